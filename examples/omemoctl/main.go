@@ -1,0 +1,153 @@
+// The omemoctl command looks after the OMEMO device of a program: it shows what
+// its store holds and what its server has of it, finds faults and mends them.
+//
+//	omemoctl -jid bot@example.net -db bot.db devices
+//	XMPP_PASSWORD=… omemoctl -jid bot@example.net -db bot.db doctor -fix
+//
+// The program must not run meanwhile: a store has one owner. It exits with 0 if
+// all is well, with 1 if faults are left or something was not done, and with 2 if
+// it could not do what it was asked to.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"mellium.im/xmpp/jid"
+
+	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/sqlstore/sqlite"
+)
+
+// passwordVariable names the environment variable that holds the password.
+const passwordVariable = "XMPP_PASSWORD"
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFaults = 1
+	exitError  = 2
+)
+
+// errFaults: the command has done what it was asked to, and not all is well.
+var errFaults = errors.New("not all is well")
+
+const usage = `usage: omemoctl -jid account -db file [flags] command [arguments]
+
+On the store alone:
+  devices [account]                devices, sessions and trust, ours by default
+  fingerprint                      of this device
+  trust account fingerprint state  verified, distrusted or undecided
+  export                           identity and trust, to standard output: secret
+  import                           what export wrote, from standard input, into an empty store
+
+With the account, whose password is in XMPP_PASSWORD:
+  doctor [-fix]                    looks for faults
+  rotate                           new signed pre keys
+  replace account [device ...]     new sessions
+  prune [-older 2160h] [-dry]      removes our own devices that are not used any more
+  purge contact account            forgets a contact
+  purge device id                  removes another device of ours, which was lost
+  purge version name               ends to serve legacy or omemo:2
+  purge account                    gives this device up: lists, bundles, store
+  send account text                an encrypted message
+
+Flags:
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// control is what the commands work on.
+type control struct {
+	in       io.Reader
+	out      io.Writer
+	json     bool
+	account  jid.JID
+	password string
+	server   string // host:port, or empty
+	ca       string // PEM file, or empty
+	store    omemo.Store
+	manager  *omemo.Manager
+}
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
+	c := &control{in: in, out: out, password: os.Getenv(passwordVariable)}
+	flags := flag.NewFlagSet("omemoctl", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	flags.Usage = func() {
+		fmt.Fprint(errs, usage)
+		flags.PrintDefaults()
+	}
+	flags.Func("jid", "bare JID of the account", func(s string) (err error) {
+		c.account, err = jid.Parse(s)
+		return err
+	})
+	db := flags.String("db", "", "file of the store")
+	flags.BoolVar(&c.json, "json", false, "print JSON")
+	flags.StringVar(&c.server, "addr", "", "host:port of the server, if the domain does not tell")
+	flags.StringVar(&c.ca, "ca", "", "PEM file with the authorities to trust, instead of the system's")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitError
+	}
+	if c.account.Localpart() == "" || *db == "" || flags.NArg() == 0 {
+		flags.Usage()
+		return exitError
+	}
+	err := c.open(ctx, *db, flags.Arg(0), flags.Args()[1:])
+	switch {
+	case errors.Is(err, errFaults):
+		return exitFaults
+	case err != nil:
+		fmt.Fprintln(errs, "omemoctl:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+// open opens the store and runs a command on it.
+func (c *control) open(ctx context.Context, db, name string, args []string) error {
+	command, ok := commands[name]
+	if !ok {
+		return fmt.Errorf("no command %q; one of %s", name, strings.Join(names(), ", "))
+	}
+	if name != "import" {
+		if _, err := os.Stat(db); err != nil {
+			return err // a store that is not there must not be made by looking for it
+		}
+	}
+	store, err := sqlite.Open(ctx, db, c.account.Bare().String())
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	c.store = store
+	if name == "import" {
+		return command(ctx, c, args)
+	}
+	state, err := store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if state.Account == nil {
+		return fmt.Errorf("%w: %s", omemo.ErrNoAccount, c.account.Bare())
+	}
+	if c.manager, err = omemo.NewManager(ctx, store, omemo.Options{}); err != nil {
+		return err
+	}
+	return command(ctx, c, args)
+}

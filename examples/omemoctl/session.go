@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"mellium.im/sasl"
+	"mellium.im/xmpp"
+	"mellium.im/xmpp/dial"
+
+	"example.org/omellium/middleware"
+	"example.org/omellium/omemo"
+)
+
+// connectTimeout bounds the way from dialling to being ready.
+const connectTimeout = time.Minute
+
+// connect logs in. Nothing is announced: messages that wait for the program are
+// not delivered to us.
+func (c *control) connect(ctx context.Context) (*xmpp.Session, error) {
+	if c.password == "" {
+		return nil, fmt.Errorf("this needs the account: its password has to be in %s", passwordVariable)
+	}
+	config := &tls.Config{ServerName: c.account.Domainpart(), MinVersion: tls.VersionTLS12}
+	if c.ca != "" {
+		pem, err := os.ReadFile(c.ca)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("no certificate in %s", c.ca)
+		}
+	}
+	var conn net.Conn
+	var err error
+	if c.server != "" {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", c.server)
+	} else {
+		conn, err = (&dial.Dialer{TLSConfig: config}).Dial(ctx, "tcp", c.account)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	session, err := xmpp.NewClientSession(ctx, c.account.Bare(), conn,
+		xmpp.BindResource(),
+		xmpp.StartTLS(config),
+		xmpp.SASL("", c.password, sasl.ScramSha256, sasl.ScramSha1, sasl.Plain),
+	)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("log in: %w", err)
+	}
+	return session, nil
+}
+
+// wrapped runs f with a middleware that is connected.
+func (c *control) wrapped(ctx context.Context, f func(*middleware.Middleware) error) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	session, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Conn().Close()
+	om, err := middleware.New(ctx, middleware.Config{Store: c.store, Trust: recorded})
+	if err != nil {
+		return err
+	}
+	defer om.Close()
+	if session, err = om.Wrap(ctx, session); err != nil {
+		return err
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = session.Serve(nil)
+	}()
+	err = f(om)
+	if e := om.Close(); !errors.Is(e, middleware.ErrClosed) {
+		err = errors.Join(err, e)
+	}
+	<-served
+	return err
+}
+
+// recorded is the policy of the program for keys that nobody has decided about:
+// those of contacts are trusted until one was verified, our own devices never by
+// themselves.
+var recorded = omemo.ManualOwn(omemo.BlindBeforeVerification)

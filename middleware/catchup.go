@@ -1,0 +1,89 @@
+package middleware
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// catchUpIdle is how long a session lasts without a query of an archive until it
+// is taken to be caught up, unless the application says so before.
+const catchUpIdle = time.Minute
+
+// catchUp says whether archives are being caught up with. While they are, used
+// pre keys are kept, because two messages of an archive may name the same one;
+// afterwards they are deleted (XEP-0384, section 5.5.3: and an empty message moves
+// the session on, which is what a completion does).
+type catchUp struct {
+	mu       sync.Mutex
+	explicit bool      // the application has said that it is
+	active   bool      // used pre keys are being kept
+	since    time.Time // last sign of an archive
+}
+
+// CatchUp says that the program is catching up with an archive, or that it has.
+// Meanwhile empty messages wait, and afterwards at most one for each session is
+// sent. Every session begins as catching up; if CatchUp is not called, it has
+// caught up when no archive was queried for a minute.
+func (m *Middleware) CatchUp(ctx context.Context, on bool) error {
+	if err := m.keep(ctx, on); err != nil {
+		return err
+	}
+	m.catchUp.mu.Lock()
+	m.catchUp.explicit = on
+	m.catchUp.mu.Unlock()
+	if l := m.current(); l != nil {
+		signal(l.wake)
+	}
+	return nil
+}
+
+// keep begins or ends to keep used pre keys.
+func (m *Middleware) keep(ctx context.Context, on bool) error {
+	m.catchUp.mu.Lock()
+	before := m.catchUp.active
+	m.catchUp.mu.Unlock()
+	if before != on {
+		if err := m.manager.CatchUp(ctx, on); err != nil {
+			return err
+		}
+	}
+	m.catchUp.mu.Lock()
+	m.catchUp.active, m.catchUp.since = on, time.Now()
+	m.catchUp.mu.Unlock()
+	if before && !on {
+		m.emit(Event{Kind: CaughtUp})
+	}
+	return nil
+}
+
+// catchingUp reports whether empty messages have to wait, and ends to keep used
+// pre keys when nothing has been heard of an archive for a while. again is when
+// to look again; 0: not for this.
+func (l *link) catchingUp(ctx context.Context) (wait bool, again time.Duration, err error) {
+	c := &l.m.catchUp
+	busy, last := l.archives.busy()
+	c.mu.Lock()
+	if last.After(c.since) {
+		c.since = last
+	}
+	explicit, active, left := c.explicit, c.active, catchUpIdle-time.Since(c.since)
+	c.mu.Unlock()
+	switch {
+	case explicit:
+		return true, 0, nil
+	case !active:
+		return busy, 0, nil
+	case busy || left > 0:
+		return busy, max(left, time.Second), nil
+	}
+	return false, 0, l.m.keep(ctx, false)
+}
+
+// busy reports whether a query of an archive is open that is still being
+// answered, and when there was last a sign of one.
+func (a *archives) busy() (bool, time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.queries) > 0 && time.Since(a.last) < catchUpIdle, a.last
+}

@@ -1,0 +1,210 @@
+package middleware
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"time"
+
+	"example.org/omellium/middleware/internal/front"
+	"example.org/omellium/omemo"
+	"example.org/omellium/stanza"
+	"mellium.im/xmpp"
+	"mellium.im/xmpp/jid"
+)
+
+// Policy says what happens to messages that are not encrypted.
+type Policy int
+
+// The policies. The zero value is the safe one.
+const (
+	// Required: nothing with content leaves in clear, and what comes in clear is
+	// an event, not a message.
+	Required Policy = iota
+	// Opportunistic: in clear only with accounts of which no device and no
+	// encrypted message was ever seen; that is remembered, and never unlearnt.
+	// All others as with Required.
+	Opportunistic
+	// Off: messages leave in clear. What comes encrypted is still decrypted.
+	Off
+)
+
+// String returns "required", "opportunistic" or "off".
+func (p Policy) String() string {
+	switch p {
+	case Opportunistic:
+		return "opportunistic"
+	case Off:
+		return "off"
+	}
+	return "required"
+}
+
+// Config says how an account is served. Only Store is needed.
+type Config struct {
+	// Store keeps the account's state. It says whose account it is, too.
+	Store omemo.Store
+
+	// Policy holds for every address that PolicyFor, if it is set, has no other
+	// answer for. Addresses are bare JIDs.
+	Policy    Policy
+	PolicyFor func(bare jid.JID) Policy
+
+	// Trust decides about keys that nobody has decided about; nil is
+	// omemo.BlindBeforeVerification.
+	Trust omemo.TrustPolicy
+
+	// MinTrust is what the key of a sender must be worth for its messages to be
+	// delivered: undecided, which is the default, trusted blindly, or verified.
+	// Messages from distrusted keys never are. Those that are not are read and
+	// dropped, with an event.
+	MinTrust omemo.Trust
+
+	// Prefer, AllowDowngrade and AllowUnauthenticatedLegacy are those of
+	// omemo.Options.
+	Prefer                     func(bare jid.JID) omemo.Version
+	AllowDowngrade             bool
+	AllowUnauthenticatedLegacy bool
+
+	// SplitStanzas sends two stanzas, one of each version, to contacts whose
+	// devices need both, for programs that refuse a stanza with both elements
+	// (slixmpp-omemo does).
+	SplitStanzas func(bare jid.JID) bool
+
+	// StrictRooms keeps a message to a room from being sent if a member of it
+	// cannot be served. By default the others get it, and Result says who does
+	// not.
+	StrictRooms bool
+
+	// AllowPlain names namespaces of signalling without body (receipts, markers,
+	// chat states) that may come in clear.
+	AllowPlain []string
+
+	// AnswerStrangers sends the empty messages that the protocol asks for to
+	// everybody, though they show that this account is online. Bots want it.
+	// Otherwise they go to accounts we have written to and to those that may
+	// see our presence.
+	AnswerStrangers bool
+
+	// Receive, if it is set, gets every decrypted message, in the place of the
+	// session's handlers, exactly once: it runs inside the database transaction
+	// that commits the message, so that what it writes with tx, the answers it
+	// gives with Delivery.Send, and the ratchet are committed together or not at
+	// all. If it fails, nothing has happened; the message is not acknowledged and
+	// counts as one that could not be read. It must not use the session or the
+	// Middleware, and the store must be a sqlstore.
+	Receive func(ctx context.Context, tx *sql.Tx, d Delivery) error
+
+	// Versions are those that this device is found in; nil is both. It is taken
+	// off the lists of others. Messages are read and written in both.
+	Versions []omemo.Version
+
+	// SignedPreKeyPeriod and StaleAfter are those of omemo.Options.
+	SignedPreKeyPeriod time.Duration
+	StaleAfter         time.Duration
+
+	// Label is a name for this device on our omemo:2 list, 1 to 53 printable
+	// characters, signed. By default there is none: python-twomemo before 2.0
+	// cannot read a list with one.
+	Label string
+
+	// AskOptOut has a contact's wish to go on in plain text (omemo:2) put to the
+	// application: nothing is sent to it until AnswerOptOut is called. By default
+	// it is refused, as programs want it that nobody watches.
+	AskOptOut bool
+
+	// Offline lets Wrap return before own list and bundle are published and read
+	// back. The first send waits for that instead.
+	Offline bool
+
+	// Fallback is the text shown by legacy clients that cannot decrypt, in the
+	// place of the message.
+	Fallback string
+
+	// MaxStanza bounds an outgoing stanza, in bytes; 0 is DefaultMaxStanza.
+	MaxStanza int
+	// Limits bound messages, both ways, and replies to our own requests; zero is
+	// stanza.DefaultLimits.
+	Limits stanza.Limits
+	// FetchTimeout bounds the requests for one recipient's device lists and
+	// bundles; 0 is DefaultFetchTimeout.
+	FetchTimeout time.Duration
+	// ListAge is how old a device list may be that came by asking and that no
+	// event keeps current; 0 is DefaultListAge.
+	ListAge time.Duration
+	// QueueStanzas and QueueBytes bound what waits to be encrypted: beyond that,
+	// writing to the session blocks. 0 is DefaultQueueStanzas, DefaultQueueBytes.
+	QueueStanzas, QueueBytes int
+
+	// Features are the application's own stream features, so that the session
+	// returned by Wrap knows what was negotiated for them.
+	Features []xmpp.StreamFeature
+
+	// OnEvent is told what the application may want to know. It must not wait
+	// for a session's handler.
+	OnEvent func(Event)
+	// Counters, if it is set, counts events.
+	Counters Counters
+	// Logger gets what goes wrong, without content, keys or addresses. nil logs
+	// nothing.
+	Logger *slog.Logger
+}
+
+// Defaults of Config.
+const (
+	DefaultMaxStanza    = 256 << 10
+	DefaultFetchTimeout = 15 * time.Second
+	DefaultListAge      = 10 * time.Minute
+	DefaultQueueStanzas = front.DefaultQueueStanzas
+	DefaultQueueBytes   = front.DefaultQueueBytes
+	DefaultFallback     = "This message is encrypted with OMEMO, which your client cannot read."
+)
+
+func (c *Config) setDefaults() {
+	setDefault(&c.MaxStanza, DefaultMaxStanza)
+	setDefault(&c.FetchTimeout, DefaultFetchTimeout)
+	setDefault(&c.ListAge, DefaultListAge)
+	setDefault(&c.QueueStanzas, DefaultQueueStanzas)
+	setDefault(&c.QueueBytes, DefaultQueueBytes)
+	setDefault(&c.Fallback, DefaultFallback)
+	setDefault(&c.Limits, stanza.DefaultLimits)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T comparable](value *T, standard T) {
+	var zero T
+	if *value == zero {
+		*value = standard
+	}
+}
+
+// policy returns the policy for an account.
+func (c *Config) policy(bare jid.JID) Policy {
+	if c.PolicyFor != nil {
+		return c.PolicyFor(bare)
+	}
+	return c.Policy
+}
+
+// options returns the part of the configuration that the core needs.
+func (c *Config) options() omemo.Options {
+	o := omemo.Options{
+		Policy:                     c.Trust,
+		AllowDowngrade:             c.AllowDowngrade,
+		AllowUnauthenticatedLegacy: c.AllowUnauthenticatedLegacy,
+		SignedPreKeyPeriod:         c.SignedPreKeyPeriod,
+		StaleAfter:                 c.StaleAfter,
+	}
+	if c.Prefer != nil {
+		o.Prefer = func(account string) omemo.Version {
+			j, err := jid.Parse(account)
+			if err != nil {
+				return 0
+			}
+			return c.Prefer(j)
+		}
+	}
+	return o
+}

@@ -1,0 +1,140 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"example.org/omellium/omemo"
+	"mellium.im/xmpp/jid"
+)
+
+const (
+	// maxAttempts is how often a message is handed over again that no handler
+	// has finished with.
+	maxAttempts = 5
+	// inboxBatch is how many rows are read at once.
+	inboxBatch = 256
+	// siblingWait is how long the other half of a message may take that was sent
+	// in two stanzas, one for each version.
+	siblingWait = 10 * time.Second
+	// maxSiblings bounds the devices that are remembered for it.
+	maxSiblings = 1024
+)
+
+var errAttempts = errors.New("middleware: message was handed over too often")
+
+// redeliver hands over what earlier sessions have left in the inbox, before
+// anything new. The first of them may be what ended the program: it is given up
+// after some attempts.
+func (l *link) redeliver(ctx context.Context) error {
+	var after uint64
+	first := true
+	for {
+		rows, err := l.m.manager.Inbox(ctx, after, inboxBatch)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			after = row.Seq
+			switch {
+			case row.Dead:
+				continue
+			case row.Attempts >= maxAttempts:
+				row.Dead = true
+				if err := l.m.manager.Attempt(ctx, row); err != nil {
+					return err
+				}
+				l.m.emit(Event{Kind: DeadLetter, Err: fmt.Errorf("%w: %s", errAttempts, row.Event)})
+				continue
+			}
+			l.deliver(row.Seq, first)
+			first = false
+		}
+		if len(rows) < inboxBatch {
+			return nil
+		}
+	}
+}
+
+// deliver queues a message of the inbox for the application. Only its number is
+// kept in memory; when the application asks for the next stanza, it has read
+// this one. If the stream has ended by then, the message is for the next one: an
+// answer to it could not leave. count writes down that it was handed over.
+func (l *link) deliver(seq uint64, count bool) {
+	l.front.DeliverLazily(func() ([]byte, func(), bool) {
+		rows, err := l.m.manager.Inbox(l.ctx, seq-1, 1)
+		if err == nil && count && len(rows) > 0 {
+			rows[0].Attempts++
+			err = l.m.manager.Attempt(l.ctx, rows[0])
+		}
+		if err != nil {
+			l.trouble(err)
+			return nil, nil, false
+		}
+		if len(rows) == 0 || rows[0].Seq != seq {
+			return nil, nil, false
+		}
+		return rows[0].Stanza, func() {
+			l.m.manager.Later([]uint64{seq}, nil)
+			signal(l.marked)
+		}, true
+	})
+}
+
+// siblings waits, for messages without a key for us, whether the same device
+// sends another stanza that has one: contacts with mixed devices get one for
+// each version, in whatever order.
+type siblings struct {
+	mu      sync.Mutex
+	opened  map[omemo.Address]time.Time
+	waiting map[omemo.Address][]*time.Timer
+}
+
+// missing reports NotForUs, unless a sibling was found lately or is in time.
+func (s *siblings) missing(l *link, from omemo.Address, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.opened[from]) < siblingWait {
+		return
+	}
+	if s.waiting == nil || len(s.waiting) >= maxSiblings {
+		s.waiting = make(map[omemo.Address][]*time.Timer) // those that wait report all the same
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(siblingWait, func() {
+		s.mu.Lock()
+		s.waiting[from] = slices.DeleteFunc(s.waiting[from], func(t *time.Timer) bool { return t == timer })
+		if len(s.waiting[from]) == 0 {
+			delete(s.waiting, from)
+		}
+		s.mu.Unlock()
+		if l.ctx.Err() == nil {
+			l.m.emit(Event{Kind: NotForUs, Account: from.JID, Device: from.Device, ID: id})
+			l.doubtOwnLists()
+		}
+	})
+	s.waiting[from] = append(s.waiting[from], timer)
+}
+
+// found notes that a message of the device was for us.
+func (s *siblings) found(from omemo.Address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened == nil || len(s.opened) >= maxSiblings {
+		s.opened = make(map[omemo.Address]time.Time)
+	}
+	s.opened[from] = time.Now()
+	for _, timer := range s.waiting[from] {
+		timer.Stop()
+	}
+	delete(s.waiting, from)
+}
+
+func parseBare(account string) (jid.JID, error) {
+	j, err := jid.Parse(account)
+	return j.Bare(), err
+}

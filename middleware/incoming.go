@@ -1,0 +1,354 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"example.org/omellium/devicelist"
+	"example.org/omellium/omemo"
+	"example.org/omellium/stanza"
+)
+
+// incoming decides about a message that has come.
+func (l *link) incoming(ctx context.Context, e *stanza.Element) {
+	a, err := l.arrive(e, "")
+	if err != nil {
+		l.refused(e, err)
+		return
+	}
+	if a.outer == a.message {
+		l.rooms.news(e)
+	}
+	fromServer := a.outer == a.message && attribute(e, "from") == l.m.account.Domainpart()
+	switch classify(a.message, fromServer) {
+	case event:
+		if a.outer == a.message {
+			l.listEvent(ctx, e)
+		}
+		l.pass(e)
+		return
+	case failure:
+		// It may quote our own ciphertext: never decrypted, no evidence of anything.
+		// And what it quotes in clear anybody can have written.
+		a.message.Children = slices.DeleteFunc(a.message.Children, func(n stanza.Node) bool {
+			return n.Element != nil && n.Element != child(a.message, "error") &&
+				(n.Element.Name.Local == "encrypted" || !stanza.Outside(n.Element))
+		})
+		l.pass(e)
+		return
+	case roomSignal, empty:
+		l.pass(e)
+		return
+	}
+	found, err := stanza.Find(a.message)
+	if err != nil || len(found) > 0 {
+		l.heard(ctx, a.sender)
+	}
+	if err != nil {
+		l.refused(a.message, err)
+		return
+	}
+	if len(found) == 0 {
+		l.inClear(ctx, a)
+		return
+	}
+	l.openOne(ctx, a, found)
+}
+
+// heard remembers that an account uses OMEMO, whether what it has sent can be
+// read or not, if it could otherwise be written to in clear.
+func (l *link) heard(ctx context.Context, account string) {
+	bare, err := parseBare(account)
+	if err != nil || account == l.m.own.JID || l.m.config.policy(bare) != Opportunistic {
+		return
+	}
+	if err := l.m.manager.Heard(ctx, account); err != nil {
+		l.trouble(err)
+	}
+}
+
+// refused drops a message that breaks a rule.
+func (l *link) refused(e *stanza.Element, err error) {
+	l.m.emit(Event{Kind: Refused, Account: bareOf(attribute(e, "from")), ID: attribute(e, "id"), Err: err})
+}
+
+// inClear applies the policy to a message that is not encrypted.
+func (l *link) inClear(ctx context.Context, a *arrival) {
+	partner := a.sender
+	if partner == l.m.own.JID {
+		partner = a.recipient // the copy of a message that we have sent elsewhere
+	}
+	if a.room != "" {
+		partner = a.room
+	}
+	if partner == "" {
+		partner = bareOf(attribute(a.message, "from"))
+	}
+	signal := classify(a.message, false) == signalling
+	allowed := signal && onlyBeside(a.message, l.m.config.AllowPlain...)
+	if !allowed {
+		var err error
+		if allowed, err = l.clearFrom(ctx, partner, a.room != ""); err != nil {
+			l.trouble(err)
+		}
+	}
+	e := Event{Kind: PlaintextReceived, Account: a.sender, Room: a.room, ID: attribute(a.message, "id")}
+	switch {
+	case allowed:
+		l.pass(a.outer)
+	case signal: // legacy has no other way to say it: nothing to worry about
+		e.Kind = SignallingDropped
+		l.m.emit(e)
+	default:
+		l.m.emit(e)
+	}
+}
+
+// clearFrom reports whether the policy lets an account, or those in a room, write
+// in clear.
+func (l *link) clearFrom(ctx context.Context, account string, room bool) (bool, error) {
+	if optedOut, err := l.optedOut(ctx, account); err != nil || optedOut {
+		return optedOut, err
+	}
+	bare, err := parseBare(account)
+	if err != nil {
+		return false, err
+	}
+	switch policy := l.m.config.policy(bare); {
+	case policy == Off:
+		return true, nil
+	case policy == Required, room: // a room has no devices that could be looked for
+		return false, nil
+	}
+	contact, _, err := l.m.manager.Account(ctx, account)
+	return err == nil && !contact.Seen, err
+}
+
+// listEvent takes over a device list that its account has changed.
+func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
+	change, err := devicelist.ParseEvent(e)
+	if err != nil {
+		l.refused(e, err)
+		return
+	}
+	if change == nil {
+		return
+	}
+	k := listKey{l.account(change.Account), change.List.Version}
+	if change.Refetch {
+		l.directory.doubt(k)
+		return
+	}
+	if err := l.directory.set(ctx, k, change.List, true); err != nil {
+		l.trouble(err)
+		return
+	}
+	if k.account == l.m.own.JID && !change.List.Contains(l.m.own.Device) {
+		l.directory.doubt(k)
+		signal(l.wake)
+	}
+}
+
+// openOne decrypts a message. Of two elements, one for each version, the one that
+// carries our key counts, omemo:2 first; never both.
+func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element) {
+	id := attribute(a.message, "id")
+	var notOurs *stanza.Encrypted
+	for _, element := range found {
+		e, err := stanza.ParseEncrypted(element, stanza.OwnKey{JID: l.m.own.JID, Device: uint32(l.m.own.Device)})
+		if err != nil {
+			l.m.emit(Event{Kind: Refused, Account: a.sender, ID: id, Err: err})
+			return
+		}
+		if a.sender == "" {
+			account := bareOf(attribute(a.message, "from"))
+			l.m.emit(Event{Kind: UnknownOccupant, Account: account, Device: omemo.DeviceID(e.Sender), ID: id, Err: ErrOccupant})
+			return
+		}
+		if l.reflected(a, e) {
+			return
+		}
+		if len(e.Keys) == 0 {
+			notOurs = e
+			continue
+		}
+		msg := message(e, a.sender)
+		msg.Journal = a.journal
+		l.decrypt(ctx, a, msg)
+		return
+	}
+	from := omemo.Address{JID: a.sender, Device: omemo.DeviceID(notOurs.Sender)}
+	if from != l.m.own {
+		l.siblings.missing(l, from, id)
+	}
+}
+
+// message turns the XML form of an encrypted message into the core's.
+func message(e *stanza.Encrypted, sender string) *omemo.Message {
+	m := &omemo.Message{
+		Version: omemo.Legacy, Sender: omemo.Address{JID: sender, Device: omemo.DeviceID(e.Sender)},
+		IV: e.IV, Payload: e.Payload,
+	}
+	if e.Namespace == stanza.NSV2 {
+		m.Version = omemo.V2
+	}
+	for _, k := range e.Keys {
+		m.Keys = append(m.Keys, omemo.Key{Exchange: k.Exchange, Data: k.Data})
+	}
+	return m
+}
+
+func (l *link) decrypt(ctx context.Context, a *arrival, msg *omemo.Message) {
+	var answers []omemo.OutboxRow
+	opened, err := l.m.manager.Decrypt(ctx, msg, func(o *omemo.Opened) (omemo.Delivery, error) {
+		return l.verify(a, o, &answers)
+	})
+	if err != nil {
+		l.undecryptable(ctx, a, msg, err)
+		return
+	}
+	l.siblings.found(msg.Sender)
+	l.m.coreEvents(opened.Events)
+	l.m.traces.note(attribute(a.message, "id"), "decrypted in %v, %v session, live: %t, for a handler: %t",
+		opened.Version, opened.Session.Initiation(), a.live, opened.Delivery.Seq != 0)
+	if a.optOut {
+		l.heedOptOut(a, opened)
+	}
+	l.confirmed.send()
+	if opened.Owed {
+		signal(l.wake)
+	}
+	if opened.Delivery.Seq != 0 {
+		l.deliver(opened.Delivery.Seq, false)
+	}
+	for _, row := range answers {
+		l.queue.push(row.Chat, &job{row: &row})
+	}
+	if opened.Built {
+		l.reopen(ctx, msg.Sender)
+	}
+}
+
+// reopen tries what the journal holds of a device that has begun a new session,
+// or, if none is named, of all.
+func (l *link) reopen(ctx context.Context, from omemo.Address) {
+	rows, err := l.m.manager.Kept(ctx, from)
+	if err != nil {
+		l.trouble(err)
+		return
+	}
+	for _, row := range rows {
+		e, err := stanza.ParseElement(row.Stanza, l.m.config.Limits)
+		if err != nil {
+			continue
+		}
+		a, err := l.arrive(e, row.From.JID)
+		if err != nil {
+			continue
+		}
+		a.live, a.journal = false, row.ID
+		if found, err := stanza.Find(a.message); err == nil && len(found) > 0 {
+			l.openOne(ctx, a, found)
+		}
+	}
+}
+
+// verify checks what a message holds and makes the stanza that the application
+// gets. It runs before anything is committed.
+func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (omemo.Delivery, error) {
+	if a.past && o.FirstSeen {
+		// The nick may have been another account's when this was said. Only a key
+		// that is known to be the account's shows that it was not.
+		return omemo.Delivery{}, ErrOccupant
+	}
+	info := Info{
+		Account: a.sender, Device: o.Sender.Device, Version: o.Version, Fingerprint: o.Fingerprint, Trust: o.Trust,
+		Event: o.Event, First: o.FirstSeen, Authenticated: o.Authenticated,
+	}
+	var content []*stanza.Element
+	switch o.Version {
+	case omemo.V2:
+		envelope, err := stanza.ParseEnvelope(o.Plaintext)
+		if err != nil {
+			return omemo.Delivery{}, err
+		}
+		expect := stanza.Expect{From: a.sender, To: a.recipient, Group: a.room != "", Time: a.sent, Window: TimeWindow}
+		switch err := envelope.Verify(expect); {
+		case err == stanza.ErrTime: // clocks are wrong more often than servers hold back messages
+			info.Skewed = true
+		case err != nil:
+			return omemo.Delivery{}, err
+		}
+		info.Bound, info.Padded = envelope.From != "" && envelope.To != "", envelope.Padded
+		_, a.optOut = envelope.OptOut()
+		content = envelope.Content
+	default:
+		body := stanza.NewText(stanza.NSClient, "body", string(o.Plaintext))
+		if !stanza.ValidText(string(o.Plaintext)) {
+			return omemo.Delivery{}, fmt.Errorf("%w: text of a body", stanza.ErrMarkup)
+		}
+		content = []*stanza.Element{body}
+	}
+	if len(content) == 0 {
+		return omemo.Delivery{}, nil
+	}
+	if a.private {
+		content = append(content, stanza.NewElement(nsRoomUser, "x"))
+	}
+	if o.Trust == omemo.Distrusted || o.Trust < l.m.config.MinTrust {
+		l.m.emit(Event{
+			Kind: Untrusted, Account: a.sender, Device: o.Sender.Device, Version: o.Version, Fingerprint: o.Fingerprint,
+			ID: attribute(a.message, "id"),
+		})
+		return omemo.Delivery{}, nil
+	}
+	d := omemo.Delivery{Stanza: a.with(plain(a.message, content, info))}
+	a.optOut = a.optOut && o.Trust.Sendable() && a.sender != l.m.own.JID
+	d.OptOut = a.optOut && l.m.config.AskOptOut
+	if l.m.config.Receive != nil {
+		d.Within = l.receive(info, d.Stanza, answers)
+	}
+	return d, nil
+}
+
+// undecryptable reports a message that could not be opened. Nothing is answered
+// but for one case: a live omemo:2 message without any session, from a listed
+// device, is answered by a new session, once a day.
+func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message, err error) {
+	e := Event{
+		Kind: Undecryptable, Account: msg.Sender.JID, Device: msg.Sender.Device, Version: msg.Version,
+		ID: attribute(a.message, "id"), Err: err,
+	}
+	switch {
+	case errors.Is(err, omemo.ErrOwnMessage):
+		return
+	case errors.Is(err, omemo.ErrDuplicate):
+		e.Kind = Duplicate
+	case errors.Is(err, omemo.ErrIdentityChanged):
+		e.Kind = IdentityChanged
+	case errors.Is(err, omemo.ErrFenced), errors.Is(err, omemo.ErrClosed):
+		l.trouble(err) // it says nothing about the message: whoever owns the store now will get it
+		return
+	}
+	if a.journal != 0 {
+		return // it was reported when it came
+	}
+	l.m.emit(e)
+	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !errors.Is(err, omemo.ErrCommit) {
+		return // an archive has it still
+	}
+	if _, err := l.m.manager.Keep(ctx, msg.Sender, err.Error(), a.outer.AppendXML(nil)); err != nil {
+		l.trouble(err)
+	}
+	if errors.Is(err, omemo.ErrNoSession) {
+		owed, err := l.m.manager.Introduce(ctx, omemo.Peer{Version: msg.Version, Address: msg.Sender})
+		if err != nil {
+			l.trouble(err)
+		}
+		if owed {
+			signal(l.wake)
+		}
+	}
+}

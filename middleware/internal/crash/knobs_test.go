@@ -1,0 +1,27 @@
+package crash
+
+import (
+	"os"
+	"strconv"
+	"testing"
+)
+
+// knob returns a number from the environment, or a standard that keeps a plain
+// "go test" short.
+//
+//	OMELLIUM_FAILPOINTS       every n-th crash point is tried; 1: all of them
+//	OMELLIUM_KILLS_SQLITE     kills of a program on SQLite
+//	OMELLIUM_KILLS_POSTGRES   kills of a program on PostgreSQL
+//	OMELLIUM_EXCLUSION_SENDS  messages of processes that contend for one account
+func knob(t testing.TB, name string, standard int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return standard
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is not a number from 1", name, text)
+	}
+	return n
+}

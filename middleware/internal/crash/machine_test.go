@@ -1,0 +1,231 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"example.org/omellium/omemo"
+)
+
+// errCrash is what a program gets to see of its own death.
+var errCrash = errors.New("crash")
+
+// kind is a kind of crash point.
+type kind int
+
+const (
+	read   kind = iota // the store is asked
+	commit             // the store writes
+	write              // bytes go to the network
+	kinds
+)
+
+func (k kind) String() string { return [...]string{"read", "commit", "write"}[k] }
+
+// mode is what happens at a crash point.
+type mode int
+
+const (
+	before mode = iota // death, and the call has no effect
+	after              // the call has its effect, but the program dies before it hears of it
+	half               // half of the bytes are written, then death
+	cut                // the bytes are written and the connection breaks; the program lives on
+)
+
+func (m mode) String() string { return [...]string{"before", "after", "half", "cut"}[m] }
+
+// modes are what can be told apart at a kind of point: a read has no effect.
+var modes = [kinds][]mode{read: {before}, commit: {before, after}, write: {before, after, half, cut}}
+
+// point is a crash point: the number of a step, counted from 1 for each life of
+// the program, and what happens there.
+type point struct {
+	step int
+	mode mode
+}
+
+func (p point) String() string { return fmt.Sprintf("step %d, %v", p.step, p.mode) }
+
+// machine is the computer that a program runs on. All calls of its store and all
+// writes to its connections are steps, in one order. When it dies, everything
+// that the program does from then on fails and has no effect.
+type machine struct {
+	mu    sync.Mutex
+	armed bool
+	plan  []point // at most one for each life
+	steps []kind  // of this life
+	dead  bool
+	hit   bool // the point of this life was reached
+	cut   bool // the connection was broken, and the program lives
+	conns []net.Conn
+}
+
+// start begins a life: with the next point of the plan if there is one.
+func (m *machine) start() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hit {
+		m.plan = m.plan[1:]
+	}
+	m.armed, m.steps, m.dead, m.hit = true, nil, false, false
+}
+
+// disarm stops counting. It reports what has become of the life.
+func (m *machine) disarm() (steps []kind, hit, dead bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.armed = false
+	return m.steps, m.hit, m.dead
+}
+
+// offline reports whether the connection of a living program was broken.
+func (m *machine) offline() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cut
+}
+
+// step counts a call and says what is to happen to it: nil if nothing.
+func (m *machine) step(k kind) (*mode, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead {
+		return nil, errCrash
+	}
+	if !m.armed {
+		return nil, nil
+	}
+	m.steps = append(m.steps, k)
+	if m.hit || len(m.plan) == 0 || m.plan[0].step != len(m.steps) {
+		return nil, nil
+	}
+	m.hit = true
+	what := m.plan[0].mode
+	if what >= half && k != write || k == read {
+		what = before
+	}
+	m.cut, m.dead = what == cut, what != cut
+	return &what, nil
+}
+
+// hangUp breaks all connections.
+func (m *machine) hangUp() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.conns {
+		c.Close()
+	}
+}
+
+// wire puts a connection onto the machine.
+func (m *machine) wire(c net.Conn) net.Conn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.conns, m.cut = append(m.conns, c), false
+	return &conn{c, m}
+}
+
+type conn struct {
+	net.Conn
+	m *machine
+}
+
+// Write makes one step of one stanza: the middleware writes them so.
+func (c *conn) Write(b []byte) (int, error) {
+	what, err := c.m.step(write)
+	if err != nil {
+		return 0, err
+	}
+	if what == nil {
+		return c.Conn.Write(b)
+	}
+	n := 0
+	switch *what {
+	case half:
+		n = len(b) / 2
+	case after, cut:
+		n = len(b)
+	}
+	if n > 0 {
+		_, _ = c.Conn.Write(b[:n])
+	}
+	c.m.hangUp()
+	return 0, errCrash
+}
+
+// disk is the store of a machine.
+type disk struct {
+	omemo.Store
+	m *machine
+}
+
+// call makes one step. A store that belongs to a dead program is closed.
+func call[T any](d *disk, k kind, below func() (T, error)) (T, error) {
+	var none T
+	what, err := d.m.step(k)
+	if err != nil {
+		return none, fmt.Errorf("%w: %w", err, omemo.ErrClosed)
+	}
+	if what == nil {
+		return below()
+	}
+	if *what == after {
+		if _, err := below(); err != nil {
+			return none, err
+		}
+	}
+	d.m.hangUp()
+	return none, fmt.Errorf("%w: %w", errCrash, omemo.ErrClosed)
+}
+
+func (d *disk) Load(ctx context.Context) (omemo.State, error) {
+	return call(d, read, func() (omemo.State, error) { return d.Store.Load(ctx) })
+}
+
+func (d *disk) PreKeys(ctx context.Context, v omemo.Version, ids ...uint32) ([]omemo.PreKeyRow, error) {
+	return call(d, read, func() ([]omemo.PreKeyRow, error) { return d.Store.PreKeys(ctx, v, ids...) })
+}
+
+func (d *disk) Sessions(ctx context.Context, peers []omemo.Peer) ([]omemo.SessionRow, error) {
+	return call(d, read, func() ([]omemo.SessionRow, error) { return d.Store.Sessions(ctx, peers) })
+}
+
+func (d *disk) Skipped(ctx context.Context, ids []omemo.SkippedID) ([]omemo.SkippedRow, error) {
+	return call(d, read, func() ([]omemo.SkippedRow, error) { return d.Store.Skipped(ctx, ids) })
+}
+
+func (d *disk) Ended(ctx context.Context, ids []omemo.ChainID) ([]omemo.EndedChain, error) {
+	return call(d, read, func() ([]omemo.EndedChain, error) { return d.Store.Ended(ctx, ids) })
+}
+
+func (d *disk) Accounts(ctx context.Context, jids ...string) (omemo.Accounts, error) {
+	return call(d, read, func() (omemo.Accounts, error) { return d.Store.Accounts(ctx, jids...) })
+}
+
+func (d *disk) Inbox(ctx context.Context, after uint64, limit int) ([]omemo.InboxRow, error) {
+	return call(d, read, func() ([]omemo.InboxRow, error) { return d.Store.Inbox(ctx, after, limit) })
+}
+
+func (d *disk) Outbox(ctx context.Context, after uint64, limit int) ([]omemo.OutboxRow, error) {
+	return call(d, read, func() ([]omemo.OutboxRow, error) { return d.Store.Outbox(ctx, after, limit) })
+}
+
+func (d *disk) Journal(ctx context.Context, from omemo.Address) ([]omemo.JournalRow, error) {
+	return call(d, read, func() ([]omemo.JournalRow, error) { return d.Store.Journal(ctx, from) })
+}
+
+func (d *disk) Owed(ctx context.Context) ([]omemo.OwedRow, error) {
+	return call(d, read, func() ([]omemo.OwedRow, error) { return d.Store.Owed(ctx) })
+}
+
+func (d *disk) Cursors(ctx context.Context) ([]omemo.Cursor, error) {
+	return call(d, read, func() ([]omemo.Cursor, error) { return d.Store.Cursors(ctx) })
+}
+
+func (d *disk) Commit(ctx context.Context, c *omemo.Changes) error {
+	_, err := call(d, commit, func() (struct{}, error) { return struct{}{}, d.Store.Commit(ctx, c) })
+	return err
+}

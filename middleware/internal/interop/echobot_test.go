@@ -1,0 +1,168 @@
+//go:build live
+
+package interop
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.org/omellium/middleware/internal/lab"
+)
+
+// deadline is that of what takes long on a slow machine only.
+const deadline = 45 * time.Second
+
+// echobot is examples/echobot as a process. It may be started again after it
+// was stopped or killed, and is the same device then.
+type echobot struct {
+	Account *lab.Account
+	Device  uint32
+
+	server  *lab.Server
+	dir     string
+	process *lab.Process
+	runs    int
+	log     string // file, of this run
+}
+
+// binary is the built bot.
+var binary struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func echobotBinary(t *testing.T) string {
+	t.Helper()
+	binary.Do(func() {
+		if binary.dir, binary.err = os.MkdirTemp("", "echobot"); binary.err != nil {
+			return
+		}
+		var out []byte
+		out, binary.err = exec.Command("go", "build", "-o", binary.dir, "example.org/omellium/examples/echobot").CombinedOutput()
+		if binary.err != nil {
+			binary.err = fmt.Errorf("go build: %w: %s", binary.err, out)
+		}
+	})
+	if binary.err != nil {
+		t.Fatal(binary.err)
+	}
+	return filepath.Join(binary.dir, "echobot")
+}
+
+func removeBinary() {
+	if binary.dir != "" {
+		_ = os.RemoveAll(binary.dir) // in the system's directory for what may be lost
+	}
+}
+
+// newEchobot starts a bot for an account and waits until it is online.
+func newEchobot(t *testing.T, s *lab.Server, a *lab.Account) *echobot {
+	t.Helper()
+	b := &echobot{Account: a, server: s, dir: t.TempDir()}
+	t.Cleanup(func() {
+		b.kill()
+		if t.Failed() {
+			t.Log(b.report())
+		}
+	})
+	b.start(t)
+	return b
+}
+
+func (b *echobot) start(t *testing.T) {
+	t.Helper()
+	b.runs++
+	b.log = filepath.Join(b.dir, "bot"+strconv.Itoa(b.runs)+".log")
+	stderr, err := os.Create(b.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	cmd := exec.Command(echobotBinary(t), "-jid", b.Account.JID, "-addr", b.server.Addr, "-ca", b.server.CAFile,
+		"-db", filepath.Join(b.dir, "bot.db"), "-policy", "required")
+	cmd.Env = append(os.Environ(), "XMPP_PASSWORD="+b.Account.Password)
+	cmd.Stderr = stderr
+	if b.process, err = lab.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	var online []byte
+	if !lab.Until(deadline, func() bool {
+		text, err := os.ReadFile(b.log)
+		if err != nil {
+			return false
+		}
+		if found := regexp.MustCompile(`msg=online .*device=(\d+)`).FindSubmatch(text); found != nil {
+			online = found[1]
+		}
+		return online != nil
+	}) {
+		t.Fatal("the bot did not come online")
+	}
+	device, err := strconv.ParseUint(string(online), 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Device != 0 && b.Device != uint32(device) {
+		t.Fatalf("the bot was device %d, and is %d now", b.Device, device)
+	}
+	b.Device = uint32(device)
+}
+
+// stop ends the bot as an operator would, and checks that it ends cleanly.
+func (b *echobot) stop(t *testing.T) {
+	t.Helper()
+	if err := b.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-b.process.Done():
+		if err := b.process.Err(); err != nil {
+			t.Fatalf("the bot ended with %v", err)
+		}
+	case <-time.After(deadline):
+		t.Fatal("the bot did not end")
+	}
+}
+
+// kill ends the bot without warning.
+func (b *echobot) kill() {
+	if b.process != nil {
+		b.process.Kill()
+	}
+}
+
+// awaitList waits until the bot has learnt of a device list of an account so
+// many times in this run.
+func (b *echobot) awaitList(t *testing.T, of string, times int) {
+	t.Helper()
+	if !lab.Until(deadline, func() bool {
+		text, err := os.ReadFile(b.log)
+		return err == nil && strings.Count(string(text), `event="list changed" account=`+of+` `) >= times
+	}) {
+		t.Fatalf("the bot has not learnt of %d lists of %s", times, of)
+	}
+}
+
+func (b *echobot) report() string {
+	var all bytes.Buffer
+	for run := range b.runs {
+		text, err := os.ReadFile(filepath.Join(b.dir, "bot"+strconv.Itoa(run+1)+".log"))
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		all.WriteString("bot, run " + strconv.Itoa(run+1) + ":\n")
+		all.Write(text)
+	}
+	return strings.TrimSpace(all.String())
+}

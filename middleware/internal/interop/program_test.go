@@ -1,0 +1,241 @@
+//go:build live
+
+package interop
+
+import (
+	"context"
+	"encoding/xml"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"mellium.im/xmlstream"
+	"mellium.im/xmpp"
+	"mellium.im/xmpp/jid"
+	xmppstanza "mellium.im/xmpp/stanza"
+
+	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/internal/lab"
+	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/memstore"
+)
+
+// program is a program on mellium with the three statements, in this process.
+type program struct {
+	Account *lab.Account
+	Device  uint32
+	om      *middleware.Middleware
+	session *xmpp.Session
+	served  chan struct{}
+
+	mu     sync.Mutex
+	inbox  []received
+	events []middleware.Event
+}
+
+// received is a message that a handler was given.
+type received struct {
+	xmppstanza.Message
+	Body string           `xml:"body"`
+	Info *middleware.Info `xml:"urn:xmpp:omellium:info:0 info"`
+}
+
+// newProgram logs a program in. It collects what it receives.
+func newProgram(t *testing.T, s *lab.Server, a *lab.Account) *program {
+	t.Helper()
+	return newProgramWith(t, s, a, memstore.New(a.JID), nil)
+}
+
+// newProgramWith logs a program in that has a handler of its own, called after
+// the message was collected.
+func newProgramWith(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	p := &program{Account: a, served: make(chan struct{})}
+	var err error
+	p.om, err = middleware.New(ctx, middleware.Config{Store: store, OnEvent: p.onEvent, AnswerStrangers: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := s.Dial(ctx, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.session, err = p.om.Wrap(ctx, session); err != nil {
+		t.Fatal(err)
+	}
+	device, err := p.om.Manager().Device(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Device = uint32(device.Device)
+	go func() {
+		defer close(p.served)
+		if err := p.session.Serve(p.collect(handler)); err != nil {
+			t.Logf("%s: serve: %v", a.JID, err)
+		}
+	}()
+	if err := p.session.Send(ctx, xmppstanza.Presence{Type: xmppstanza.AvailablePresence}.Wrap(nil)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.om.Close(); err != nil {
+			t.Errorf("%s: close: %v", a.JID, err)
+		}
+		<-p.served
+		if t.Failed() {
+			t.Log(p.report())
+		}
+	})
+	return p
+}
+
+// collect notes each message with a body and hands everything on, the message
+// from its first token.
+func (p *program) collect(next xmpp.Handler) xmpp.Handler {
+	return xmpp.HandlerFunc(func(t xmlstream.TokenReadEncoder, start *xml.StartElement) error {
+		if start.Name.Local != "message" {
+			if next != nil {
+				return next.HandleXMPP(t, start)
+			}
+			return nil
+		}
+		tokens, err := xmlstream.ReadAll(t)
+		if err != nil {
+			return err
+		}
+		var m received
+		whole := xmlstream.MultiReader(xmlstream.Token(*start), replay(tokens))
+		if err := xml.NewTokenDecoder(whole).Decode(&m); err != nil {
+			return err
+		}
+		if next != nil {
+			err = next.HandleXMPP(struct {
+				xml.TokenReader
+				xmlstream.Encoder
+			}{replay(tokens), t}, start)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.inbox = append(p.inbox, m)
+		return err
+	})
+}
+
+func replay(tokens []xml.Token) xml.TokenReader {
+	readers := make([]xml.TokenReader, len(tokens))
+	for i, t := range tokens {
+		readers[i] = xmlstream.Token(t)
+	}
+	return xmlstream.MultiReader(readers...)
+}
+
+func (p *program) onEvent(e middleware.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = append(p.events, e)
+}
+
+// Messages returns what came from a bare JID and has a body, in order.
+func (p *program) Messages(from string) []received {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(p.inbox), func(m received) bool {
+		return m.From.Bare().String() != from || m.Body == "" || m.Type == xmppstanza.ErrorMessage
+	})
+}
+
+// collected counts the messages of all senders.
+func (p *program) collected() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.inbox)
+}
+
+// Bodies returns the texts from a bare JID, in order.
+func (p *program) Bodies(from string) []string {
+	var bodies []string
+	for _, m := range p.Messages(from) {
+		bodies = append(bodies, m.Body)
+	}
+	return bodies
+}
+
+// AwaitBody waits for a text from a bare JID, and checks that the middleware
+// vouches for it.
+func (p *program) AwaitBody(t testing.TB, from, body string) {
+	t.Helper()
+	if !lab.Until(deadline, func() bool { return slices.Contains(p.Bodies(from), body) }) {
+		t.Fatalf("%s: waited in vain for %q from %s", p.Account.JID, body, from)
+	}
+	for _, m := range p.Messages(from) {
+		if m.Info == nil || m.Info.Account != from {
+			t.Errorf("%s: %q from %s has info %+v", p.Account.JID, m.Body, from, m.Info)
+		}
+	}
+}
+
+// AwaitEvent waits for an event.
+func (p *program) AwaitEvent(t testing.TB, what string, match func(middleware.Event) bool) {
+	t.Helper()
+	if !lab.Until(deadline, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.ContainsFunc(p.events, match)
+	}) {
+		t.Fatalf("%s: waited in vain for %s", p.Account.JID, what)
+	}
+}
+
+// AwaitDevice waits until the program has a client's device on the lists of all
+// its versions.
+func (p *program) AwaitDevice(t testing.TB, of *lab.PythonClient, versions []string) {
+	t.Helper()
+	if !lab.Until(deadline, func() bool {
+		_, devices, err := p.om.Manager().Account(t.Context(), of.Account.JID)
+		listed := 0
+		for _, d := range devices {
+			if d.Active && uint32(d.Peer.Device) == of.Device {
+				listed++
+			}
+		}
+		return err == nil && listed == len(versions)
+	}) {
+		t.Fatalf("%s: waited in vain to learn of device %d of %s", p.Account.JID, of.Device, of.Account.JID)
+	}
+}
+
+// Send sends a text and waits until it left.
+func (p *program) Send(t testing.TB, to, body string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	if _, err := p.om.Send(ctx, message(to), text(body)); err != nil {
+		t.Fatalf("%s: send to %s: %v", p.Account.JID, to, err)
+	}
+}
+
+func message(to string) xmppstanza.Message {
+	return xmppstanza.Message{To: jid.MustParse(to), Type: xmppstanza.ChatMessage}
+}
+
+// text is a body as programs build it by hand.
+func text(body string) xml.TokenReader {
+	return xmlstream.Wrap(xmlstream.Token(xml.CharData(body)), xml.StartElement{Name: xml.Name{Local: "body"}})
+}
+
+func (p *program) report() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := fmt.Sprintf("program %s, device %d, last events:", p.Account.JID, p.Device)
+	for _, e := range p.events[max(0, len(p.events)-60):] {
+		s += fmt.Sprintf("\n%v account=%s device=%d version=%v id=%s err=%v", e.Kind, e.Account, e.Device, e.Version, e.ID, e.Err)
+	}
+	s += fmt.Sprintf("\n%d messages, the last:", len(p.inbox))
+	for _, m := range p.inbox[max(0, len(p.inbox)-20):] {
+		s += fmt.Sprintf("\nmessage from %s: %q", m.From, m.Body)
+	}
+	return s
+}

@@ -1,0 +1,188 @@
+package lab
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// ejabberd makes accounts and rosters through its HTTP interface, which
+// listens on loopback like the rest.
+type ejabberd struct {
+	api string // URL of the interface
+}
+
+// The log is the tap: stanzas stand in it at level debug only, as notices, and
+// it must not be rotated.
+const ejabberdConfig = `
+hosts: [localhost]
+loglevel: debug
+hide_sensitive_log_data: false
+log_rotate_size: infinity
+log_rotate_count: 0
+certfiles: [%[1]q]
+ca_file: %[2]q
+auth_password_format: plain
+default_db: mnesia
+listen:
+  - port: %[3]d
+    ip: "127.0.0.1"
+    module: ejabberd_c2s
+    starttls: true
+    starttls_required: true
+    max_stanza_size: 524288
+    access: all
+    shaper: none
+  - port: %[4]d
+    ip: "127.0.0.1"
+    module: ejabberd_http
+    request_handlers: {/api: mod_http_api}
+api_permissions:
+  lab:
+    who: [{access: [{allow: [{ip: "127.0.0.0/8"}]}]}]
+    what: "*"
+modules:
+  mod_admin_extra: {}
+  mod_blocking: {}
+  mod_caps: {}
+  mod_carboncopy: {}
+  mod_disco: {}
+  mod_http_api: {}
+  mod_mam: {default: never}
+  mod_muc:
+    host: muc.localhost
+    access_mam: all
+    default_room_options: {persistent: true, members_only: true, anonymous: false, mam: true, public: true}
+  mod_offline: {access_max_user_messages: offline_messages}
+  mod_ping: {}
+  mod_privacy: {}
+  mod_pubsub: {access_createnode: all, plugins: [flat, pep]}
+  mod_roster: {}
+  mod_stream_mgmt: {}
+shaper_rules:
+  offline_messages: {100000: all}
+`
+
+// completeLog keeps the notices alone and lets senders wait where the logger
+// would drop messages. The file it leaves says that all is as it shall be.
+const completeLog = `ok = logger:set_primary_config(level, notice),
+ok = logger:update_handler_config(ejabberd_log, config, #{burst_limit_enable => false,
+	sync_mode_qlen => 10, drop_mode_qlen => 1000000, flush_qlen => 1000000}),
+ok = file:write_file("complete", <<>>).`
+
+func (e *ejabberd) command(t testing.TB, s *Server, port int) *exec.Cmd {
+	t.Helper()
+	libraries, err := filepath.Glob("/usr/lib/*/ejabberd-*/ebin/ejabberd.app")
+	if err != nil || len(libraries) == 0 {
+		t.Fatalf("lab: ejabberd is missing: apt-get install %s", debian["erl"])
+	}
+	apiPort := freePort(t)
+	e.api = fmt.Sprintf("http://127.0.0.1:%d/api/", apiPort)
+	key, err := os.ReadFile(s.file("key.pem"))
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	cert, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	config := fmt.Sprintf(ejabberdConfig, s.file("both.pem"), s.CAFile, port, apiPort)
+	for name, content := range map[string][]byte{
+		"both.pem":     append(key, cert...),
+		"ejabberd.yml": []byte(config),
+	} {
+		if err := os.WriteFile(s.file(name), content, 0o600); err != nil {
+			t.Fatalf("lab: %v", err)
+		}
+	}
+	// Without a node name Erlang opens no port of its own and starts no port mapper.
+	cmd := exec.Command(program(t, "erl"), "-noinput", "-mnesia", "dir", fmt.Sprintf("%q", s.file("mnesia")), "-s", "ejabberd", "-eval", completeLog)
+	cmd.Env = append(os.Environ(),
+		"HOME="+s.dir,
+		"ERL_LIBS="+filepath.Dir(filepath.Dir(filepath.Dir(libraries[0]))),
+		"EJABBERD_CONFIG_PATH="+s.file("ejabberd.yml"),
+		"EJABBERD_LOG_PATH="+s.file("ejabberd.log"),
+		"ERL_CRASH_DUMP="+s.file("crash.dump"))
+	return cmd
+}
+
+// ready waits for completeLog: the ports open before all modules have started.
+func (*ejabberd) ready(s *Server) bool {
+	_, err := os.Stat(s.file("complete"))
+	return err == nil
+}
+
+func (e *ejabberd) register(_ *Server, a *Account) error {
+	return e.call("register", map[string]string{"user": a.Local, "host": Domain, "password": a.Password})
+}
+
+func (e *ejabberd) befriend(_ *Server, a, b *Account) error {
+	for _, pair := range [][2]*Account{{a, b}, {b, a}} {
+		err := e.call("add_rosteritem", map[string]string{
+			"localuser": pair[0].Local, "localserver": Domain,
+			"user": pair[1].Local, "server": Domain,
+			"nick": pair[1].Local, "group": "", "subs": "both",
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *ejabberd) call(command string, arguments map[string]string) error {
+	body, err := json.Marshal(arguments)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Timeout: 10 * time.Second}
+	response, err := client.Post(e.api+command, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s: %s", command, response.Status, answer)
+	}
+	return nil
+}
+
+// tap opens a stream under a new name and waits until that stands in the log,
+// which lags behind: what was sent before then stands there too.
+func (e *ejabberd) tap(s *Server) (string, error) {
+	conn, err := net.Dial("tcp", s.Addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	marker := "marker-" + rand.Text()
+	_, err = fmt.Fprintf(conn, "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"+
+		" version='1.0' to='localhost' from='%s@localhost'>", marker)
+	if err != nil {
+		return "", err
+	}
+	var text []byte
+	if !Until(patience, func() bool {
+		text, err = os.ReadFile(s.file("ejabberd.log"))
+		return err == nil && bytes.Contains(text, []byte(marker))
+	}) {
+		return "", errors.Join(errors.New("the log lags behind"), err)
+	}
+	return string(text), nil
+}
+
+func (*ejabberd) logs(s *Server) []string { return []string{s.file("ejabberd.log")} }

@@ -1,0 +1,105 @@
+package lab
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+//go:embed mod_stanza_tap.lua
+var stanzaTap []byte
+
+// prosody keeps accounts and rosters in files that it reads when they are
+// needed, so both are made by writing those.
+type prosody struct{}
+
+const prosodyConfig = `
+run_as_root = true
+daemonize = false
+data_path = %[1]q
+plugin_paths = { %[2]q }
+interfaces = { "127.0.0.1" }
+local_interfaces = { "127.0.0.1" }
+c2s_ports = { %[3]d }
+c2s_direct_tls_ports = { }
+s2s_ports = { }
+modules_enabled = {
+	"roster"; "saslauth"; "tls"; "disco"; "ping"; "blocklist"; "bookmarks"; "pep"; "carbons"; "mam"; "offline"; "smacks"; "stanza_tap";
+}
+modules_disabled = { "s2s"; "s2s_auth_certs"; "http" }
+stanza_tap_file = %[4]q
+storage = "internal"
+authentication = "internal_plain"
+c2s_require_encryption = true
+archive_expires_after = "never"
+limits = { }
+log = { debug = %[5]q }
+ssl = { key = %[6]q; certificate = %[7]q }
+VirtualHost "localhost"
+Component "muc.localhost" "muc"
+	modules_enabled = { "muc_mam" }
+	muc_room_locking = false
+	muc_room_default_persistent = true
+	muc_room_default_members_only = true
+	muc_room_default_public_jids = true
+`
+
+func (*prosody) command(t testing.TB, s *Server, port int) *exec.Cmd {
+	t.Helper()
+	for _, dir := range []string{"data/localhost/accounts", "data/localhost/roster", "modules"} {
+		if err := os.MkdirAll(s.file(dir), 0o700); err != nil {
+			t.Fatalf("lab: %v", err)
+		}
+	}
+	config := fmt.Sprintf(prosodyConfig, s.file("data"), s.file("modules"), port,
+		s.file("tap.log"), s.file("prosody.log"), s.file("key.pem"), s.CAFile)
+	for name, content := range map[string][]byte{
+		"modules/mod_stanza_tap.lua": stanzaTap,
+		"prosody.cfg.lua":            []byte(config),
+	} {
+		if err := os.WriteFile(s.file(name), content, 0o600); err != nil {
+			t.Fatalf("lab: %v", err)
+		}
+	}
+	return exec.Command(program(t, "prosody"), "--config", s.file("prosody.cfg.lua"), "-F")
+}
+
+// ready is true at once: Prosody opens its ports last.
+func (*prosody) ready(*Server) bool { return true }
+
+func (*prosody) register(s *Server, a *Account) error {
+	return writeData(s, "accounts", a, fmt.Sprintf("return { [\"password\"] = %q; };\n", a.Password))
+}
+
+func (*prosody) befriend(s *Server, a, b *Account) error {
+	for _, account := range []*Account{a, b} {
+		var roster strings.Builder
+		roster.WriteString("return { [false] = { version = 1; pending = { }; };\n")
+		for _, friend := range account.friends {
+			fmt.Fprintf(&roster, "[%q] = { subscription = \"both\"; groups = { }; };\n", friend)
+		}
+		roster.WriteString("};\n")
+		if err := writeData(s, "roster", account, roster.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tap needs no waiting: a stanza is written before it is routed.
+func (*prosody) tap(s *Server) (string, error) {
+	b, err := os.ReadFile(s.file("tap.log"))
+	return string(b), err
+}
+
+func (*prosody) logs(s *Server) []string { return []string{s.file("prosody.log"), s.file("tap.log")} }
+
+// writeData writes one of an account's files in Prosody's storage. Names of
+// letters and digits stand for themselves there.
+func writeData(s *Server, kind string, a *Account, content string) error {
+	return os.WriteFile(filepath.Join(s.dir, "data", "localhost", kind, a.Local+".dat"), []byte(content), 0o600)
+}

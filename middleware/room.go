@@ -1,0 +1,257 @@
+package middleware
+
+import (
+	"sync"
+
+	"example.org/omellium/stanza"
+	"mellium.im/xmpp/jid"
+)
+
+// Limits of what is remembered about rooms. Of more, nothing is: whoever is in
+// one too many cannot be told from a stranger.
+const (
+	maxRooms     = 1024
+	maxOccupants = 10000 // of one room
+)
+
+const nsRoom = "http://jabber.org/protocol/muc"
+
+// Status codes of rooms (XEP-0045, section 15.6.2).
+const (
+	statusSelf    = "110"
+	statusNewNick = "303"
+)
+
+// rooms are the rooms that the application is in, as their own presence shows
+// it: nothing else says who is behind a nick.
+type rooms struct {
+	l *link
+
+	mu     sync.Mutex
+	joined map[string]*room // by bare JID
+
+	unreachable pauses // members whose device lists could not be had
+}
+
+// room is a room that the application has asked to join (XEP-0045). Its fields
+// are guarded by rooms.mu.
+type room struct {
+	bare      string
+	nick      string              // our own; empty until the room has shown us to ourselves
+	occupants map[string]occupant // by nick
+	entered   chan struct{}       // closed when the nick is known
+	gone      chan struct{}       // closed when we are not in it any more
+	turn      chan struct{}       // holds one token: the right to ask for its members
+	changes   uint64              // rises with each sign that what was asked for is outdated
+	known     *membership         // what was asked for last, or nil
+}
+
+// occupant is who is behind a nick.
+type occupant struct {
+	account     string // bare JID, empty if the room hides it
+	affiliation string
+}
+
+// isMember reports whether an affiliation makes an account a recipient.
+func isMember(affiliation string) bool {
+	return affiliation == "owner" || affiliation == "admin" || affiliation == "member"
+}
+
+func (r *rooms) init(l *link) {
+	r.l = l
+	r.joined = make(map[string]*room)
+}
+
+// find returns a room that the application is in, or wants to be in, or nil.
+func (r *rooms) find(bare string) *room {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.joined[bare]
+}
+
+// outgoing notes that the application joins a room: presence to an occupant with
+// a marker in it (XEP-0045, section 7.2.1).
+func (r *rooms) outgoing(e *stanza.Element) {
+	to, err := jid.Parse(attribute(e, "to"))
+	if e.Name.Local != "presence" || err != nil || to.Resourcepart() == "" || attribute(e, "type") != "" || e.Child(nsRoom, "x") == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	bare := to.Bare().String()
+	if r.joined[bare] != nil || len(r.joined) >= maxRooms {
+		return
+	}
+	r.joined[bare] = &room{
+		bare: bare, occupants: make(map[string]occupant),
+		entered: make(chan struct{}), gone: make(chan struct{}), turn: make(chan struct{}, 1),
+	}
+}
+
+// presence takes note of who comes, goes and changes in a room.
+func (r *rooms) presence(e *stanza.Element) {
+	from, err := jid.Parse(attribute(e, "from"))
+	if err != nil || from.Resourcepart() == "" {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.joined[from.Bare().String()]
+	if m == nil {
+		return
+	}
+	nick := from.Resourcepart()
+	x, ok := e.Only(nsRoomUser, "x")
+	switch typ := attribute(e, "type"); {
+	case typ == "error":
+		if m.nick == "" { // it does not let us in
+			r.leave(m)
+		}
+	case !ok || x == nil:
+		delete(m.occupants, nick) // who else speaks here than the room?
+	case typ == "":
+		r.present(m, nick, x)
+	case typ == "unavailable":
+		r.absent(m, nick, x)
+	}
+}
+
+// leave forgets a room.
+func (r *rooms) leave(m *room) {
+	delete(r.joined, m.bare)
+	close(m.gone)
+}
+
+// doubt has the members of a room asked for again.
+func (r *rooms) doubt(m *room) {
+	m.changes++
+	signal(r.l.wake)
+}
+
+func (r *rooms) present(m *room, nick string, x *stanza.Element) {
+	var o occupant
+	if item := x.Child(nsRoomUser, "item"); item != nil {
+		o = occupant{bareOf(attribute(item, "jid")), attribute(item, "affiliation")}
+	}
+	own := r.l.m.own.JID
+	if hasStatus(x, statusSelf) && (o.account == "" || o.account == own) {
+		o.account = own
+		m.nick = nick
+		select {
+		case <-m.entered:
+		default:
+			close(m.entered)
+			r.doubt(m)
+		}
+	}
+	if _, known := m.occupants[nick]; !known && len(m.occupants) >= maxOccupants {
+		return
+	}
+	m.occupants[nick] = o
+	if o.account != "" && o.account != own && m.known != nil && m.known.has(o.account) != isMember(o.affiliation) {
+		r.doubt(m)
+	}
+}
+
+func (r *rooms) absent(m *room, nick string, x *stanza.Element) {
+	gone := m.occupants[nick]
+	delete(m.occupants, nick)
+	var next, affiliation string
+	if item := x.Child(nsRoomUser, "item"); item != nil {
+		next, affiliation = attribute(item, "nick"), attribute(item, "affiliation")
+	}
+	switch {
+	case nick != m.nick:
+		if gone.account != "" && m.known != nil && m.known.has(gone.account) && !isMember(affiliation) {
+			r.doubt(m)
+		}
+	case hasStatus(x, statusNewNick) && next != "":
+		if j, err := jid.New("x", "x", next); err == nil { // prepared as addresses are
+			m.nick = j.Resourcepart()
+		}
+	default:
+		r.leave(m)
+	}
+}
+
+// news takes note of what a room says itself: of its configuration, and of the
+// affiliations of those who are not there.
+func (r *rooms) news(e *stanza.Element) {
+	from, err := jid.Parse(attribute(e, "from"))
+	if err != nil || from.Resourcepart() != "" {
+		return
+	}
+	x := e.Child(nsRoomUser, "x")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.joined[from.String()]
+	if m != nil && x != nil && (x.Child(nsRoomUser, "status") != nil || x.Child(nsRoomUser, "item") != nil) {
+		r.doubt(m)
+	}
+}
+
+// occupant returns the account behind a nick at this moment, and whether it is
+// ourselves. Nothing is known about it if the account is empty.
+func (r *rooms) occupant(bare, nick string) (account string, self bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.joined[bare]
+	if m == nil || nick == "" {
+		return "", false
+	}
+	return m.occupants[nick].account, nick == m.nick
+}
+
+// private reports whether an address is that of an occupant of a room that the
+// application is in.
+func (r *rooms) private(j jid.JID) bool {
+	return j.Resourcepart() != "" && r.find(j.Bare().String()) != nil
+}
+
+func hasStatus(x *stanza.Element, code string) bool {
+	for c := range x.Elements() {
+		if c.Is(nsRoomUser, "status") && attribute(c, "code") == code {
+			return true
+		}
+	}
+	return false
+}
+
+// bind finds out who has sent a message that came through a room, and for whom
+// it is: at the moment at which it comes, from the room's presence only. A
+// sender that cannot be found stays empty. bound is who it was when the message
+// came first, if it comes from the journal.
+func (r *rooms) bind(a *arrival, bound string) {
+	from, err := jid.Parse(attribute(a.message, "from"))
+	if err != nil || attribute(a.message, "type") == "error" {
+		return
+	}
+	bare, nick := from.Bare().String(), from.Resourcepart()
+	switch to, err := jid.Parse(attribute(a.message, "to")); {
+	case attribute(a.message, "type") == "groupchat":
+		a.room, a.recipient = bare, bare
+		if a.message.Child(stanza.NSDelay, "delay") != nil {
+			a.live = false // what was said before: see verify
+		}
+		a.past = !a.live && bound == ""
+		a.sender, a.reflected = r.occupant(bare, nick)
+		if bound != "" {
+			a.sender, a.reflected = bound, false
+		}
+	case a.sender == r.l.m.own.JID:
+		if err == nil && r.private(to) {
+			a.private = true
+			a.recipient, _ = r.occupant(to.Bare().String(), to.Resourcepart())
+		}
+	case bound != "" && bound != bare:
+		a.private, a.sender = true, bound
+	case r.private(from), nick != "" && isPrivateMark(a.message.Child(nsRoomUser, "x")):
+		a.private = true
+		a.sender, _ = r.occupant(bare, nick)
+	}
+}
+
+// isPrivateMark recognises what marks a private message (XEP-0045, section 7.5).
+func isPrivateMark(x *stanza.Element) bool {
+	return x != nil && x.Is(nsRoomUser, "x") && len(x.Children) == 0 && len(x.Attr) == 0
+}

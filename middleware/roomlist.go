@@ -1,0 +1,238 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"example.org/omellium/stanza"
+)
+
+// maxMembers bounds the members of a room that messages are encrypted for.
+const maxMembers = 1000
+
+const (
+	nsRoomAdmin  = nsRoom + "#admin"
+	nsConditions = "urn:ietf:params:xml:ns:xmpp-stanzas"
+)
+
+// Features of rooms (XEP-0045, section 15.3).
+const (
+	featureNonAnonymous = "muc_nonanonymous"
+	featureMembersOnly  = "muc_membersonly"
+)
+
+// membership is what a room has said about itself.
+type membership struct {
+	changes uint64 // of the room, when it was asked
+	at      time.Time
+	members []string // bare JIDs without our own, in order
+	// unfit is why the room cannot be written to: ErrRoomAnonymous, ErrRoomOpen
+	// or ErrRoomTooLarge.
+	unfit error
+}
+
+func (k *membership) has(account string) bool {
+	_, found := slices.BinarySearch(k.members, account)
+	return found
+}
+
+// current reports whether there is no reason to ask again.
+func (k *membership) current(m *room, age time.Duration) bool {
+	return k != nil && k.changes == m.changes && time.Since(k.at) <= age
+}
+
+// members returns the accounts that a message to a room is for, online or not:
+// its owners, admins and members, never outcasts, never ourselves. It waits until
+// we are in the room, and asks the room for what may have changed.
+func (r *rooms) members(ctx context.Context, bare string) ([]string, error) {
+	m := r.find(bare)
+	if m == nil {
+		return nil, ErrNotJoined
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.l.m.config.FetchTimeout)
+	defer cancel()
+	select {
+	case <-m.entered:
+	case <-m.gone:
+		return nil, ErrNotJoined
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrNotJoined, ctx.Err())
+	}
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("middleware: members of a room: %w", ctx.Err())
+	}
+	for {
+		r.mu.Lock()
+		before, changes := m.known, m.changes
+		current := before.current(m, r.l.m.config.ListAge)
+		r.mu.Unlock()
+		select {
+		case <-m.gone:
+			return nil, ErrNotJoined
+		default:
+		}
+		if current {
+			return before.members, before.unfit
+		}
+		known, err := r.ask(ctx, m)
+		if err != nil {
+			return nil, fmt.Errorf("middleware: members of a room: %w", err)
+		}
+		known.changes, known.at = changes, time.Now()
+		r.mu.Lock()
+		m.known = known
+		r.mu.Unlock()
+		r.report(bare, before, known)
+	}
+}
+
+// report tells the application what has changed in a room.
+func (r *rooms) report(bare string, before, now *membership) {
+	switch {
+	case now.unfit != nil:
+		if before == nil || !errors.Is(before.unfit, now.unfit) {
+			r.l.m.emit(Event{Kind: RoomUnfit, Account: bare, Err: now.unfit})
+		}
+		return
+	case before == nil || before.unfit != nil:
+		r.l.m.emit(Event{Kind: RoomReady, Account: bare, Total: len(now.members)})
+	}
+	if before == nil {
+		return
+	}
+	for _, account := range now.members {
+		if !before.has(account) {
+			r.l.m.emit(Event{Kind: RecipientAdded, Account: account, Room: bare})
+		}
+	}
+	for _, account := range before.members {
+		if !now.has(account) {
+			r.l.m.emit(Event{Kind: RecipientRemoved, Account: account, Room: bare})
+		}
+	}
+}
+
+// ask asks a room what it is and who its members are.
+func (r *rooms) ask(ctx context.Context, m *room) (*membership, error) {
+	info, err := r.request(ctx, m.bare, stanza.NewElement(nsDiscoInfo, "query"))
+	if err != nil {
+		return nil, err
+	}
+	features := make(map[string]bool)
+	if query := info.Child(nsDiscoInfo, "query"); query != nil {
+		for f := range query.Elements() {
+			if f.Is(nsDiscoInfo, "feature") {
+				features[attribute(f, "var")] = true
+			}
+		}
+	}
+	switch {
+	case !features[featureNonAnonymous]:
+		return &membership{unfit: ErrRoomAnonymous}, nil
+	case !features[featureMembersOnly]:
+		return &membership{unfit: ErrRoomOpen}, nil
+	}
+	var lists [3][]string
+	var failures [3]error
+	var wg sync.WaitGroup
+	for i, affiliation := range []string{"owner", "admin", "member"} {
+		wg.Go(func() { lists[i], failures[i] = r.list(ctx, m.bare, affiliation) })
+	}
+	wg.Wait()
+	if err := errors.Join(failures[:]...); err != nil {
+		return nil, err
+	}
+	members := slices.Concat(lists[:]...)
+	r.mu.Lock()
+	for _, o := range m.occupants {
+		if o.account != "" && isMember(o.affiliation) {
+			members = append(members, o.account)
+		}
+	}
+	r.mu.Unlock()
+	slices.Sort(members)
+	members = slices.Compact(members)
+	members = slices.DeleteFunc(members, func(account string) bool { return account == r.l.m.own.JID })
+	if len(members) > maxMembers {
+		return &membership{unfit: ErrRoomTooLarge}, nil
+	}
+	return &membership{members: members}, nil
+}
+
+// list asks for the accounts with an affiliation. Some rooms tell who their owners
+// and admins are only to those: who of them is there is known from presence.
+func (r *rooms) list(ctx context.Context, bare, affiliation string) ([]string, error) {
+	item := stanza.NewElement(nsRoomAdmin, "item").SetAttribute("affiliation", affiliation)
+	reply, err := r.request(ctx, bare, stanza.NewElement(nsRoomAdmin, "query", item))
+	if err == errForbidden && affiliation != "member" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list of %ss: %w", affiliation, err)
+	}
+	var accounts []string
+	if query := reply.Child(nsRoomAdmin, "query"); query != nil {
+		for c := range query.Elements() {
+			j, err := parseBare(attribute(c, "jid"))
+			if err == nil && c.Is(nsRoomAdmin, "item") && attribute(c, "affiliation") == affiliation && j.Localpart() != "" {
+				accounts = append(accounts, j.String())
+			}
+		}
+	}
+	return accounts, nil
+}
+
+var (
+	errForbidden = errors.New("middleware: the room does not tell")
+	errAnswer    = errors.New("middleware: the room answers with an error")
+)
+
+func (r *rooms) request(ctx context.Context, bare string, query *stanza.Element) (*stanza.Element, error) {
+	iq := stanza.NewElement(stanza.NSClient, "iq", query).SetAttribute("type", "get").SetAttribute("to", bare)
+	reply, err := r.l.Request(ctx, iq)
+	if err != nil {
+		return nil, err
+	}
+	if attribute(reply, "type") == "result" {
+		return reply, nil
+	}
+	if e := child(reply, "error"); e != nil && (e.Child(nsConditions, "forbidden") != nil || e.Child(nsConditions, "not-authorized") != nil) {
+		return nil, errForbidden
+	}
+	return nil, errAnswer
+}
+
+// refresh asks the rooms that we are in for what may have changed, so that
+// messages need not wait for it, and so that a room that cannot be written to is
+// known before anybody tries.
+func (r *rooms) refresh() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for bare, m := range r.joined {
+		select {
+		case <-m.entered:
+		default:
+			continue
+		}
+		if !m.known.current(m, r.l.m.config.ListAge) {
+			r.l.tasks.Go(func() {
+				if _, err := r.members(r.l.ctx, bare); err != nil && !isUnfit(err) && !errors.Is(err, ErrNotJoined) {
+					r.l.trouble(err)
+				}
+			})
+		}
+	}
+}
+
+// isUnfit reports whether a room cannot be written to, as opposed to one that
+// could not be asked.
+func isUnfit(err error) bool {
+	return errors.Is(err, ErrRoomAnonymous) || errors.Is(err, ErrRoomOpen) || errors.Is(err, ErrRoomTooLarge)
+}

@@ -1,0 +1,168 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"example.org/omellium/bundle"
+	"example.org/omellium/omemo"
+)
+
+// setUp brings our own device in order: its id is ours alone, its bundles are
+// published, and then it stands on the device lists.
+func (l *link) setUp(ctx context.Context) error {
+	lists := make(map[omemo.Version]ownList)
+	for _, v := range omemo.Versions() {
+		list, err := l.ownList(ctx, v)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrNotReady, err)
+		}
+		lists[v] = list
+	}
+	if err := l.claim(ctx, lists); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	if err := l.checkRollback(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	return l.advertiseAll(ctx, lists)
+}
+
+// advertiseAll serves the versions that can be served, of which there has to be
+// one.
+func (l *link) advertiseAll(ctx context.Context, lists map[omemo.Version]ownList) error {
+	versions := omemo.Versions()
+	first := !slices.ContainsFunc(versions, func(v omemo.Version) bool { return lists[v].Contains(l.m.own.Device) })
+	var reasons []error
+	for i, v := range versions {
+		var err error
+		switch unserved := errors.Is(l.m.Withdrawn(v), ErrPurged); {
+		case !unserved:
+			err = l.advertise(ctx, v, lists[v])
+		case lists[v].Contains(l.m.own.Device):
+			err = l.unserve(ctx, v)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrNotReady, v, err)
+		}
+		if reason := l.m.Withdrawn(v); reason != nil {
+			reasons = append(reasons, fmt.Errorf("%s: %w", v, reason))
+		}
+		if first {
+			l.m.emit(Event{Kind: Progress, Done: i + 1, Total: len(versions)})
+		}
+	}
+	if len(reasons) == len(versions) {
+		return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(reasons...))
+	}
+	return nil
+}
+
+// claim makes sure that no other device of the account has our device id, as
+// long as ours was never published.
+func (l *link) claim(ctx context.Context, lists map[omemo.Version]ownList) error {
+	unpublished := 0
+	owed, err := l.m.manager.Owed(ctx)
+	if err != nil {
+		return err
+	}
+	for _, row := range owed {
+		if row.Kind == omemo.OwedBundle {
+			unpublished++
+		}
+	}
+	taken := func(id omemo.DeviceID) bool {
+		return lists[omemo.Legacy].Contains(id) || lists[omemo.V2].Contains(id)
+	}
+	if unpublished < len(omemo.Versions()) || !taken(l.m.own.Device) {
+		return nil
+	}
+	mine, err := l.m.manager.Fingerprint(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range omemo.Versions() {
+		b, err := bundle.Fetch(ctx, l, l.own(), v)
+		if err != nil {
+			continue
+		}
+		if f, err := b.Fingerprint(); err == nil && f == mine {
+			return nil // it is ours: an earlier attempt came this far
+		}
+	}
+	if err := l.m.manager.Renumber(ctx, taken); err != nil {
+		return err
+	}
+	l.m.own, err = l.m.manager.Device(ctx)
+	return err
+}
+
+// checkRollback compares the store with what the server has of our own. If the
+// store is older than it was, its sending state must not be used again.
+func (l *link) checkRollback(ctx context.Context) error {
+	rolledBack, err := l.m.manager.RolledBack(ctx)
+	if err != nil {
+		return err
+	}
+	var published []*omemo.Bundle
+	for _, v := range omemo.Versions() {
+		b, err := bundle.Fetch(ctx, l, l.own(), v)
+		if err != nil {
+			continue // publishing will show what is wrong
+		}
+		b.Owner = l.m.own
+		published = append(published, &b)
+		ahead, err := l.m.manager.Ahead(ctx, &b)
+		if err != nil {
+			return err
+		}
+		rolledBack = rolledBack || ahead
+	}
+	if !rolledBack {
+		return nil
+	}
+	dropped, ok, err := l.m.manager.Quarantine(ctx, published...)
+	if err != nil || !ok {
+		return err
+	}
+	l.m.emit(Event{Kind: StateRolledBack})
+	for _, row := range dropped {
+		l.m.emit(Event{Kind: SendFailed, Account: row.Chat, ID: row.ID, Err: ErrRolledBack})
+	}
+	return nil
+}
+
+// own returns our own address as servers are asked about it.
+func (l *link) own() omemo.Address { return omemo.Address{Device: l.m.own.Device} }
+
+// limiter allows something so often within a time.
+type limiter struct {
+	limit  int
+	window time.Duration
+
+	mu   sync.Mutex
+	past []time.Time
+	told bool
+}
+
+// allow reports whether it is allowed once more, and, if not, whether that is
+// the first refusal.
+func (r *limiter) allow() (allowed, news bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for len(r.past) > 0 && now.Sub(r.past[0]) >= r.window {
+		r.past = r.past[1:]
+	}
+	if len(r.past) >= r.limit {
+		news, r.told = !r.told, true
+		return false, news
+	}
+	r.past = append(r.past, now)
+	r.told = false
+	return true, false
+}

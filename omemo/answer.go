@@ -1,0 +1,131 @@
+package omemo
+
+import (
+	"context"
+	"errors"
+)
+
+// invite owes the one omemo:2 envelope with empty content to a device that lists
+// both versions, once content has gone both ways in legacy: that is how two
+// devices which both speak omemo:2 get there.
+func (u *unit) invite(a Address) {
+	k := u.knows(a.JID)
+	legacy, v2 := k.devices[Legacy][a.Device], k.devices[V2][a.Device]
+	if !legacy.Sent || !legacy.Received || !legacy.Active || !v2.Active || v2.Received || v2.Invited {
+		return
+	}
+	v2.Invited = true
+	u.note(v2)
+	u.owe(OwedInvite, v2.Peer, 0)
+}
+
+// Answer does a piece of owed work that is a message to one device, and strikes
+// it off in the same commit. Without content it sends an empty message. It fails
+// with ErrNoSession, and strikes the work off as well, if the session it was owed
+// in is gone.
+func (m *Manager) Answer(ctx context.Context, id OwedID, p Plaintext, r Render, bundles ...*Bundle) (*Sealed, error) {
+	sealed := &Sealed{}
+	var gone error
+	err := m.work(ctx, func(u *unit) error {
+		u.changes.DropOwed = append(u.changes.DropOwed, id)
+		s, err := u.answering(ctx, id, p, bundles)
+		if errors.Is(err, ErrNoSession) {
+			gone = err
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		sealed.Devices = []DeviceResult{{Peer: s.peer, Exchange: s.initiation == Active && !s.confirmed}}
+		sealed.Events = u.events
+		if err := u.seal(sealed, p, []*Session{s}); err != nil {
+			return err
+		}
+		return u.render(sealed, r)
+	})
+	if err == nil {
+		err = gone
+	}
+	return sealed.unless(err), err
+}
+
+// answering returns the session that owed work goes out in.
+func (u *unit) answering(ctx context.Context, id OwedID, p Plaintext, bundles []*Bundle) (*Session, error) {
+	if err := u.learn(ctx, id.JID); err != nil {
+		return nil, err
+	}
+	list, err := u.held(ctx, id.Peer)
+	if err != nil {
+		return nil, err
+	}
+	if id.Session == 0 {
+		s, result := u.serve(ctx, choice{peer: id.Peer}, bundles, p.of(id.Version) != nil)
+		return s, result.Err
+	}
+	for _, s := range list {
+		// What was replaced on purpose never sends again: after a rollback its
+		// sending chain is behind what the peer has seen.
+		if s.id == id.Session && !s.byHand {
+			return s, nil
+		}
+	}
+	return nil, ErrNoSession
+}
+
+// Replaceable returns the active devices of an account, each in the version that
+// serves it, and in the other as well if there is a session: what Replace can be
+// called for.
+func (m *Manager) Replaceable(ctx context.Context, jid string) ([]Peer, error) {
+	var peers []Peer
+	err := m.read(ctx, func(u *unit) error {
+		if err := u.learn(ctx, jid); err != nil {
+			return err
+		}
+		for _, c := range u.versions(jid) {
+			for _, v := range Versions() {
+				p := Peer{v, c.peer.Address}
+				list, err := u.held(ctx, p)
+				if err != nil {
+					return err
+				}
+				d, _ := u.knows(jid).device(p)
+				if p.Address != (Address{u.own().jid, u.own().device}) && d.Active && (p == c.peer || current(list) != nil) {
+					peers = append(peers, p)
+				}
+			}
+		}
+		return nil
+	})
+	return peers, err
+}
+
+// Replace starts a new session with a device by hand, in place of one that does
+// not work, and tells the device with an empty message.
+func (m *Manager) Replace(ctx context.Context, b *Bundle, r Render) (*Sealed, error) {
+	sealed := &Sealed{}
+	err := m.work(ctx, func(u *unit) error {
+		if err := u.learn(ctx, b.Owner.JID); err != nil {
+			return err
+		}
+		if err := u.loadSessions(ctx, []Peer{b.Peer()}); err != nil {
+			return err
+		}
+		if _, err := u.check(ctx, b); err != nil {
+			return err
+		}
+		preKey := b.PreKeys[u.below(len(b.PreKeys))]
+		s, err := initiate(u.own(), b, preKey, u.id(), u.draw)
+		if err != nil {
+			return err
+		}
+		u.event(u.builtOrReplaced(s.peer), s.peer, s.Fingerprint())
+		u.install(s, true)
+		sealed.Events = u.events
+		sealed.Devices = []DeviceResult{{Peer: s.peer, Exchange: true}}
+		if err := u.seal(sealed, Plaintext{}, []*Session{s}); err != nil {
+			return err
+		}
+		return u.render(sealed, r)
+	})
+	return sealed.unless(err), err
+}

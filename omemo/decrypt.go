@@ -1,0 +1,375 @@
+package omemo
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.org/omellium/omemo/internal/curve"
+	"example.org/omellium/omemo/internal/payload"
+	"example.org/omellium/omemo/internal/ratchet"
+	"example.org/omellium/omemo/internal/wire"
+)
+
+// Opened is a decrypted message.
+type Opened struct {
+	Version     Version
+	Sender      Address
+	Fingerprint Fingerprint
+	Trust       Trust // of the sender's key at this moment
+	// Plaintext is the text of the body in legacy, the serialized envelope in
+	// omemo:2; nil in an empty message.
+	Plaintext []byte
+	// Event names the message: the same message has the same name however often
+	// and by whatever way it comes.
+	Event string
+	// Session is the session after this message.
+	Session *Session
+	// Exchange: the key came in a key exchange. Built: that made the session.
+	Exchange, Built bool
+	// FirstSeen: the identity key of the device was not known before.
+	FirstSeen bool
+	// Authenticated is false for legacy messages under AllowUnauthenticatedLegacy in the
+	// old key form: the text is not authenticated.
+	Authenticated bool
+	// Delivery is what Verify made of the message, with its row in the inbox.
+	Delivery Delivery
+	// Owed: work was written down; see Owed and Answer.
+	Owed   bool
+	Events []Event
+}
+
+// Delivery is what is to become of a decrypted message.
+type Delivery struct {
+	// Stanza is handed to the application; nil: nothing is.
+	Stanza []byte
+	// OptOut: the message is its sender's wish to go on in plain text, which
+	// blocks sending until SetOptOut was called.
+	OptOut bool
+	// Seq is its number in the inbox, set by Decrypt.
+	Seq uint64
+	// Within runs in the store's transaction before anything is written. It may
+	// write with tx, and seal answers that are committed with the message.
+	Within func(ctx context.Context, tx any, seal SealFunc) error
+}
+
+// SealFunc is Encrypt inside a commit that is under way.
+type SealFunc func(p Plaintext, to []string, r Render) (*Sealed, error)
+
+// Verify checks the decrypted content (envelope, affixes) and says what is to
+// become of it. It runs before the commit; if it fails, nothing has happened,
+// and the same message can be opened again. It is not called for empty messages.
+type Verify func(*Opened) (Delivery, error)
+
+// MaxCandidates is how many keys of a legacy message that carry our device id
+// are tried: ids are unique only within an account, and legacy does not name the
+// account.
+const MaxCandidates = 8
+
+// heartbeatAt is the number of a message in its chain that a heartbeat answers
+// (XEP-0384, section 5.5.3).
+const heartbeatAt = 53
+
+// completionPause is how often the repetition of one key exchange is answered.
+const completionPause = time.Minute
+
+// Decrypt opens a message and commits everything that it does to the store at
+// once. The keys of the message are those for this device only.
+//
+// If it fails, nothing has changed. The errors are ErrNotForUs, ErrOwnMessage,
+// ErrDuplicate, ErrNoSession, ErrKeyExchange, ErrIdentityChanged, ErrRefused, ErrVerify,
+// or one of the store.
+func (m *Manager) Decrypt(ctx context.Context, msg *Message, v Verify) (*Opened, error) {
+	var out *Opened
+	err := m.work(ctx, func(u *unit) error {
+		o, err := u.decrypt(ctx, msg)
+		if err != nil {
+			return err
+		}
+		if o.Plaintext != nil {
+			if o.Delivery, err = v(o); err != nil {
+				return fmt.Errorf("%w: %w", ErrVerify, err)
+			}
+			u.received(o)
+			u.deliver(o)
+			u.heed(o)
+		}
+		if msg.Journal != 0 {
+			u.changes.DropJournal = append(u.changes.DropJournal, msg.Journal)
+		}
+		o.Owed = len(u.changes.Owed) > 0
+		o.Events = u.events
+		out = o
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// candidate is a session in which a key of the message has opened.
+type candidate struct {
+	*opened
+	header   ratchet.Header
+	exchange bool
+	built    bool // the session is new
+	preKey   *PreKeyRow
+}
+
+func (u *unit) decrypt(ctx context.Context, msg *Message) (*Opened, error) {
+	own := u.own()
+	if msg.Sender == (Address{own.jid, own.device}) {
+		return nil, ErrOwnMessage
+	}
+	if !msg.Version.Valid() || len(msg.Keys) == 0 {
+		return nil, ErrNotForUs
+	}
+	if len(msg.Keys) > MaxCandidates {
+		return nil, ErrRefused
+	}
+	peer := Peer{msg.Version, msg.Sender}
+	if err := u.learn(ctx, peer.JID); err != nil {
+		return nil, err
+	}
+	if _, err := u.held(ctx, peer); err != nil {
+		return nil, err
+	}
+	var c *candidate
+	var reason error
+	for _, key := range msg.Keys {
+		var err error
+		if c, err = u.unseal(ctx, peer, key); err == nil {
+			break
+		}
+		if !isRefusal(err) {
+			return nil, err // the store failed: nothing is known about the message
+		}
+		if reason == nil || reason == ErrRefused {
+			reason = err
+		}
+	}
+	if c == nil {
+		return nil, reason
+	}
+	text, authenticated, err := u.content(msg, c.material)
+	if err != nil {
+		return nil, err
+	}
+	o := &Opened{
+		Version: msg.Version, Sender: msg.Sender, Plaintext: text, Authenticated: authenticated,
+		Exchange: c.exchange, Built: c.built, Event: eventID(peer, c.header),
+	}
+	return o, u.apply(ctx, o, c)
+}
+
+// isRefusal tells a verdict about the message from a failure of the store.
+func isRefusal(err error) bool {
+	for _, verdict := range []error{ErrRefused, ErrDuplicate, ErrNoSession, ErrKeyExchange, ErrIdentityChanged} {
+		if errors.Is(err, verdict) {
+			return true
+		}
+	}
+	return false
+}
+
+// unseal opens one key, in a session that is held or in one that its key
+// exchange builds.
+func (u *unit) unseal(ctx context.Context, peer Peer, key Key) (*candidate, error) {
+	format := peer.Version.profile().format
+	if !key.Exchange {
+		in, err := format.ParseMessage(key.Data)
+		if err != nil {
+			return nil, ErrRefused
+		}
+		if len(u.list(peer)) == 0 {
+			return nil, u.unlessEnded(ctx, peer, in.Header, ErrNoSession)
+		}
+		o, err := u.openHeld(ctx, peer, in)
+		if err != nil {
+			return nil, err
+		}
+		return &candidate{opened: o, header: in.Header}, nil
+	}
+	x, err := format.ParseExchange(key.Data)
+	if err != nil {
+		return nil, ErrRefused
+	}
+	in, err := format.ParseMessage(x.Message)
+	if err != nil {
+		return nil, ErrRefused
+	}
+	return u.openExchange(ctx, peer, x, in)
+}
+
+// openHeld opens a message in one of the sessions that are held with its sender:
+// in the one that knows its ratchet key; with a skipped message key; or with a
+// ratchet step, in the current session or else in an archived one.
+func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (*opened, error) {
+	list := u.list(peer)
+	ids := make([]SkippedID, 0, len(list))
+	for _, s := range list {
+		if s.state.Knows(in.Header.Key) {
+			o, err := s.open(u.own(), in)
+			if err != ratchet.ErrDuplicate {
+				return o, err
+			}
+		}
+		ids = append(ids, SkippedID{s.id, in.Header.Key, in.Header.N})
+	}
+	rows, err := u.store.Skipped(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		for _, s := range list {
+			if s.id != rows[i].Session {
+				continue
+			}
+			if o, err := s.openSkipped(u.own(), in, &rows[i]); err == nil {
+				return o, nil
+			}
+		}
+	}
+	for _, s := range list {
+		if s.state.Knows(in.Header.Key) {
+			if len(rows) > 0 {
+				return nil, ErrRefused // its key is there, the message is not the one it was made for
+			}
+			return nil, ErrDuplicate
+		}
+	}
+	for _, s := range list {
+		if o, err := s.open(u.own(), in); err == nil {
+			return o, nil
+		}
+	}
+	return nil, u.unlessEnded(ctx, peer, in.Header, ErrRefused)
+}
+
+// unlessEnded returns ErrDuplicate for a message of a receiving chain that has
+// ended and in which it was received, and reason for any other.
+func (u *unit) unlessEnded(ctx context.Context, peer Peer, h ratchet.Header, reason error) error {
+	marks, err := u.store.Ended(ctx, []ChainID{{peer, h.Key}})
+	if err != nil {
+		return err
+	}
+	if len(marks) > 0 && h.N < marks[0].Next {
+		return ErrDuplicate
+	}
+	return reason
+}
+
+// openExchange opens a message that came in a key exchange: in the session that
+// was built from the same exchange before, else in a new one, which exists only
+// in memory until everything about the message has been verified.
+func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in wire.Message) (*candidate, error) {
+	for _, s := range u.list(peer) {
+		if s.builtFrom(x) {
+			o, err := u.openHeld(ctx, peer, in)
+			if err != nil {
+				return nil, err
+			}
+			return &candidate{opened: o, header: in.Header, exchange: true}, nil
+		}
+	}
+	// An exchange whose session is gone must not begin it again: its pre key may
+	// still be there while an archive is caught up with, or it named none.
+	marks, err := u.store.Ended(ctx, []ChainID{{peer, in.Header.Key}})
+	if err != nil {
+		return nil, err
+	}
+	if len(marks) > 0 {
+		if in.Header.N < marks[0].Next {
+			return nil, ErrDuplicate
+		}
+		return nil, ErrKeyExchange
+	}
+	d, known := u.knows(peer.JID).device(peer)
+	f := d.Fingerprint
+	if !known || f.IsZero() || d.Identity != x.Identity {
+		// Checking a point costs as much as a DH: known ones were checked once.
+		var err error
+		if f, err = fingerprint(peer.Version, x.Identity); err != nil {
+			return nil, ErrRefused
+		}
+		if known && !d.Fingerprint.IsZero() && d.Fingerprint != f {
+			return nil, ErrIdentityChanged
+		}
+	}
+	// Clamped scalars give the same secret with every point that differs by one of
+	// small order. The ephemeral key names the session: one alone may do so.
+	if x.Ephemeral.CheckIdentity() != nil {
+		return nil, ErrRefused
+	}
+	signed := u.own().keys(peer.Version).find(x.SignedPreKeyID)
+	if signed == nil {
+		return nil, ErrKeyExchange
+	}
+	var row *PreKeyRow
+	var preKey *curve.Private
+	if x.HasPreKey {
+		rows, err := u.store.PreKeys(ctx, peer.Version, x.PreKeyID)
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) == 0 {
+			return nil, ErrKeyExchange
+		}
+		row = &rows[0]
+		preKey = curve.NewPrivate(&row.Private)
+	}
+	s, err := accept(u.own(), peer, x, f, signed, preKey, u.id())
+	if err != nil {
+		return nil, ErrRefused
+	}
+	o, err := s.open(u.own(), in)
+	if err != nil {
+		return nil, ErrRefused
+	}
+	return &candidate{opened: o, header: in.Header, exchange: true, built: true, preKey: row}, nil
+}
+
+// content decrypts the body of a message; nil for an empty one.
+func (u *unit) content(msg *Message, material []byte) (text []byte, authenticated bool, err error) {
+	switch {
+	case msg.Payload == nil:
+		return nil, true, nil
+	case msg.Version == V2:
+		text, err = payload.OpenV2(material, msg.Payload)
+	case len(material) == 16 && u.options.AllowUnauthenticatedLegacy:
+		text, err = payload.OpenLegacyUnauthenticated(material, msg.IV, msg.Payload)
+		return notNil(text), false, refused(err)
+	default:
+		text, err = payload.OpenLegacy(material, msg.IV, msg.Payload)
+	}
+	return notNil(text), true, refused(err)
+}
+
+func refused(err error) error {
+	if err != nil {
+		return ErrRefused
+	}
+	return nil
+}
+
+// notNil keeps a text of no bytes apart from no text.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// eventID names a message by what makes it unique: sender, ratchet key, number.
+func eventID(p Peer, h ratchet.Header) string {
+	b := fmt.Appendf(nil, "%d/%d/%s/", p.Version, p.Address.Device, p.JID)
+	b = append(b, h.Key[:]...)
+	b = binary.BigEndian.AppendUint32(b, h.N)
+	sum := sha256.Sum256(b)
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}

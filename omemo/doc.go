@@ -1,0 +1,30 @@
+// Package omemo holds OMEMO devices, sessions and trust (XEP-0384), in both
+// versions in use, without any XML or network.
+//
+// Five nouns carry it:
+//
+//   - A [Device] is a device of an account in one version; its identity key, as a
+//     [Fingerprint], is the same in both.
+//   - A [Bundle] holds a device's public keys, enough to begin a session with it.
+//   - A [Session] is held with one device in one version. It was begun by us
+//     (active) or by the other side (passive), and repeats its [KeyExchange] until
+//     it is confirmed. Sessions are values: using one yields the next.
+//   - A [Store] keeps everything. It reads in batches and writes in one way:
+//     Commit takes [Changes], all or nothing.
+//   - A [Manager] is the account itself. It does one thing after another.
+//
+// And a message has two paths. [Manager.Encrypt] chooses the devices of the
+// recipients and the version that serves each, seals the body once per version
+// and its key once per device, has the stanza made (Render), commits, and only
+// then returns what may leave. [Manager.Decrypt] finds the session or builds it
+// from a key exchange, opens a copy, has the content checked (Verify), and
+// commits session, pre key, identity and message at once. A message that fails
+// changes nothing.
+//
+// What is owed afterwards (answers, a new bundle) is written down in the same
+// commit and done by whoever has a network: see [Manager.Upkeep].
+//
+// Do not use this package where the whole of a conversation must be hidden: who
+// writes to whom, when and how much is visible to the servers, and in the legacy
+// version everything but the text of the body.
+package omemo

@@ -1,0 +1,424 @@
+package omemo
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"example.org/omellium/omemo/internal/payload"
+)
+
+// Sealed is an encrypted message: one Message for each version that serves at
+// least one device.
+type Sealed struct {
+	Messages []*Message
+	// Devices says for each device of the recipients, and for our own others,
+	// whether it was served.
+	Devices []DeviceResult
+	// Unserved are the members of a group of whom no device was served, for
+	// EncryptGroup; the Render that it is given sees them already.
+	Unserved []*RecipientError
+	// Outbox is what Render made, as it was committed.
+	Outbox []OutboxRow
+	// Owed: work was written down; see Owed and Answer.
+	Owed   bool
+	Events []Event
+}
+
+// DeviceResult says what became of one device.
+type DeviceResult struct {
+	Peer        Peer
+	Fingerprint Fingerprint
+	Trust       Trust
+	// Exchange: a key exchange was sent along.
+	Exchange bool
+	// Err is why the device was not served; nil if it was. It is one of
+	// ErrNoBundle, ErrBundle, ErrUntrusted, ErrIdentityChanged, ErrDowngrade,
+	// ErrNoForm and ErrStale.
+	Err error
+}
+
+// Outgoing is a finished stanza.
+type Outgoing struct {
+	ID     string // stanza id
+	Chat   string // bare JID it is addressed to
+	Stanza []byte
+	// Transient: not worth sending again (chat states). It is not kept in the
+	// outbox.
+	Transient bool
+}
+
+// Render makes the exact bytes that will leave from a sealed message. It runs
+// before the commit; if it fails, nothing has happened.
+type Render func(*Sealed) ([]Outgoing, error)
+
+// RecipientError is the reason why a message was not sent at all: a recipient of
+// whom no device could be served.
+type RecipientError struct {
+	JID string
+	Err error // ErrNoDevices, ErrUntrusted or another reason of its devices
+}
+
+func (e *RecipientError) Error() string { return e.Err.Error() + ": " + e.JID }
+
+// Unwrap returns the reason.
+func (e *RecipientError) Unwrap() error { return e.Err }
+
+// Encrypt seals a message for all devices of the recipients and our own others,
+// renders it and commits everything at once: nothing may leave before Encrypt
+// returned without an error.
+//
+// Devices without a session are served with their bundle, if it is among
+// bundles; Missing says which are wanted. A device that cannot be served is
+// skipped and reported; a recipient without any served device is an error, a
+// *RecipientError. The result lists the devices in either case.
+func (m *Manager) Encrypt(ctx context.Context, p Plaintext, to []string, r Render, bundles ...*Bundle) (*Sealed, error) {
+	var out *Sealed
+	err := m.work(ctx, func(u *unit) error {
+		sealed, err := u.encrypt(ctx, p, to, bundles)
+		out = sealed
+		if err != nil {
+			return err
+		}
+		sealed.Owed = len(u.changes.Owed) > 0
+		return u.render(sealed, r)
+	})
+	return out.unless(err), err
+}
+
+// unless keeps back what must not leave because it was not committed. What is
+// known about the devices stays.
+func (s *Sealed) unless(err error) *Sealed {
+	if s != nil && err != nil {
+		s.Messages, s.Outbox = nil, nil
+	}
+	return s
+}
+
+// Missing returns the devices that Encrypt would serve and has no session with:
+// their bundles are wanted. Devices whose bundle could not be had lately are left
+// out.
+func (m *Manager) Missing(ctx context.Context, p Plaintext, to []string) ([]Peer, error) {
+	var missing []Peer
+	err := m.read(ctx, func(u *unit) error {
+		choices, err := u.choose(ctx, p, to)
+		for _, c := range choices {
+			d, _ := u.knows(c.peer.JID).device(c.peer)
+			if c.err == nil && current(u.list(c.peer)) == nil && !u.now.Before(d.RetryBundle()) &&
+				(d.Fingerprint.IsZero() || u.trust(c.peer.Address, d.Fingerprint).Sendable()) {
+				missing = append(missing, c.peer)
+			}
+		}
+		return err
+	})
+	return missing, err
+}
+
+// choice is a device and the version that serves it.
+type choice struct {
+	peer Peer
+	err  error
+}
+
+// choose returns the devices that a message is for, and loads all that is needed
+// to serve them.
+func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, error) {
+	own := u.own()
+	var jids []string // each account once: a session seals one key of a message
+	for _, jid := range append(slices.Clone(to), own.jid) {
+		if !slices.Contains(jids, jid) {
+			jids = append(jids, jid)
+		}
+	}
+	if err := u.learn(ctx, jids...); err != nil {
+		return nil, err
+	}
+	var choices []choice
+	var peers []Peer
+	for _, jid := range jids {
+		for _, c := range u.versions(jid) {
+			if c.peer.Address == (Address{own.jid, own.device}) {
+				continue
+			}
+			if c.err == nil && p.of(c.peer.Version) == nil {
+				c.err = ErrNoForm
+			}
+			choices = append(choices, c)
+			peers = append(peers, c.peer)
+		}
+	}
+	if err := u.loadSessions(ctx, peers); err != nil {
+		return nil, err
+	}
+	u.leaveStale(choices, to)
+	return choices, nil
+}
+
+// versions says for each active device of an account which version serves it:
+// the highest in which it has sent us authenticated content; if there is none
+// yet, the only one it lists, or the preferred one if it lists both. Being
+// listed is no evidence: some clients list omemo:2 and cannot read it.
+func (u *unit) versions(jid string) []choice {
+	k := u.knows(jid)
+	ids := slices.Collect(maps.Keys(k.devices[Legacy]))
+	for id := range k.devices[V2] {
+		if _, both := k.devices[Legacy][id]; !both {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	var choices []choice
+	for _, id := range ids {
+		legacy, v2 := k.devices[Legacy][id], k.devices[V2][id]
+		a := Address{jid, id}
+		switch {
+		case v2.Active && (v2.Received || !legacy.Active):
+			choices = append(choices, choice{Peer{V2, a}, nil})
+		case legacy.Active && v2.Received && !u.options.AllowDowngrade:
+			choices = append(choices, choice{Peer{Legacy, a}, ErrDowngrade})
+		case legacy.Active && v2.Active && !legacy.Received && u.options.Prefer != nil && u.options.Prefer(jid) == V2:
+			choices = append(choices, choice{Peer{V2, a}, nil})
+		case legacy.Active:
+			choices = append(choices, choice{Peer{Legacy, a}, nil})
+		}
+	}
+	return choices
+}
+
+func (u *unit) encrypt(ctx context.Context, p Plaintext, to []string, bundles []*Bundle) (*Sealed, error) {
+	choices, err := u.choose(ctx, p, to)
+	if err != nil {
+		return nil, err
+	}
+	for _, jid := range to {
+		if u.knows(jid).contact.OptOut == OptOutAsked {
+			return nil, &RecipientError{jid, ErrOptedOut}
+		}
+	}
+	sealed, ready := u.serveAll(ctx, choices, bundles)
+	for _, jid := range to {
+		if refusal := sealed.refusal(jid); refusal != nil {
+			return sealed, refusal
+		}
+	}
+	return sealed, u.sealFor(sealed, p, to, ready)
+}
+
+// serveAll finds or builds the sessions with all devices that can be served.
+func (u *unit) serveAll(ctx context.Context, choices []choice, bundles []*Bundle) (*Sealed, []*Session) {
+	sealed := &Sealed{}
+	var ready []*Session
+	for _, c := range choices {
+		if c.err == ErrStale {
+			u.setStale(c.peer, true)
+		}
+		s, result := u.serve(ctx, c, bundles, true)
+		if result.Err == nil {
+			ready = append(ready, s)
+		}
+		sealed.Devices = append(sealed.Devices, result)
+	}
+	sealed.Events = u.events
+	return sealed, ready
+}
+
+// sealFor seals a message and records to whom it was written.
+func (u *unit) sealFor(sealed *Sealed, p Plaintext, to []string, ready []*Session) error {
+	if err := u.seal(sealed, p, ready); err != nil {
+		return err
+	}
+	for _, jid := range to {
+		if c := u.knows(jid).contact; !c.Written {
+			c.Written = true
+			u.noteContact(c)
+			u.befriend(jid)
+		}
+	}
+	for _, s := range ready {
+		d, _ := u.knows(s.peer.JID).device(s.peer)
+		if !d.Sent {
+			d.Sent = true
+			u.note(d)
+			u.invite(s.peer.Address)
+		}
+	}
+	return nil
+}
+
+// refusal says why a recipient is not served: nil if at least one device is.
+func (s *Sealed) refusal(jid string) *RecipientError {
+	reason := ErrNoDevices
+	for _, d := range s.Devices {
+		if d.Peer.JID != jid {
+			continue
+		}
+		if d.Err == nil {
+			return nil
+		}
+		// What a person can decide about is told before what only time can mend.
+		if reason == ErrNoDevices || errors.Is(d.Err, ErrUntrusted) {
+			reason = d.Err
+		}
+	}
+	return &RecipientError{jid, reason}
+}
+
+// serve finds or builds the session with a device, if it may be served. Only
+// content needs trust: empty messages are exempt.
+func (u *unit) serve(ctx context.Context, c choice, bundles []*Bundle, content bool) (*Session, DeviceResult) {
+	result := DeviceResult{Peer: c.peer, Err: c.err}
+	if c.err != nil {
+		return nil, result
+	}
+	s := current(u.list(c.peer))
+	d, _ := u.knows(c.peer.JID).device(c.peer)
+	var bundle *Bundle
+	if s == nil {
+		i := slices.IndexFunc(bundles, func(b *Bundle) bool { return b != nil && b.Peer() == c.peer })
+		if i >= 0 {
+			bundle = bundles[i]
+			d, result.Err = u.check(ctx, bundle)
+		} else if d.Fingerprint.IsZero() {
+			result.Err = ErrNoBundle
+		}
+		if result.Err != nil {
+			return nil, result
+		}
+	}
+	result.Fingerprint = d.Fingerprint
+	result.Trust = u.trust(c.peer.Address, d.Fingerprint)
+	if content && !result.Trust.Sendable() {
+		result.Err = ErrUntrusted
+		return nil, result
+	}
+	switch {
+	case s != nil:
+	case bundle == nil:
+		result.Err = ErrNoBundle
+	default:
+		s, result.Err = u.start(bundle)
+	}
+	if s != nil {
+		result.Exchange = s.initiation == Active && !s.confirmed
+	}
+	return s, result
+}
+
+// check verifies a bundle and compares its identity key with the known one. A
+// different one is kept beside it, for an application to decide.
+func (u *unit) check(ctx context.Context, b *Bundle) (Device, error) {
+	if err := b.Verify(); err != nil {
+		return Device{}, err
+	}
+	f, err := b.Fingerprint()
+	if err != nil {
+		return Device{}, err
+	}
+	d, err := u.seen(ctx, b.Peer(), b.IdentityKey, f)
+	if errors.Is(err, ErrIdentityChanged) && d.Conflict != f {
+		d.Conflict = f
+		u.note(d)
+		u.event(IdentityChanged, d.Peer, f)
+	}
+	if err == nil && d.BundleFailures > 0 {
+		d.BundleFailures = 0
+		u.note(d)
+	}
+	return d, err
+}
+
+// start builds an active session from a verified bundle, with one of its pre
+// keys chosen at random, so that two devices rarely choose the same.
+func (u *unit) start(b *Bundle) (*Session, error) {
+	preKey := b.PreKeys[u.below(len(b.PreKeys))]
+	s, err := initiate(u.own(), b, preKey, u.id(), u.draw)
+	if err != nil {
+		return nil, err
+	}
+	u.event(SessionBuilt, s.peer, s.Fingerprint())
+	u.install(s, false)
+	return s, nil
+}
+
+// below draws a number in 0 to n-1, uniform by rejection.
+func (u *unit) below(n int) int {
+	limit := uint64(1<<63) / uint64(n) * uint64(n)
+	for {
+		if x := u.id(); x < limit {
+			return int(x % uint64(n))
+		}
+	}
+}
+
+// seal encrypts the body once per version and its key once per session.
+func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
+	slices.SortStableFunc(ready, func(a, b *Session) int { return cmp.Compare(b.peer.Version, a.peer.Version) })
+	var message *Message
+	var material []byte
+	for _, s := range ready {
+		v := s.peer.Version
+		if message == nil || message.Version != v {
+			message, material = u.body(v, p.of(v))
+			sealed.Messages = append(sealed.Messages, message)
+		}
+		next, key, err := s.seal(u.own(), material, u.draw)
+		if err != nil {
+			return fmt.Errorf("omemo: sealing for %v: %w", s.peer, err)
+		}
+		message.Keys = append(message.Keys, key)
+		u.save(next)
+	}
+	return nil
+}
+
+// body encrypts the content of a message with a fresh key and returns the key
+// material. Without content it makes an empty message.
+func (u *unit) body(v Version, content []byte) (*Message, []byte) {
+	message := &Message{Version: v, Sender: Address{u.own().jid, u.own().device}}
+	key, nonce := u.draw(), [12]byte{}
+	if v == Legacy {
+		random := u.draw()
+		copy(nonce[:], random[:])
+		message.IV = nonce[:]
+	}
+	switch {
+	case content == nil && v == Legacy:
+		return message, key[:v.profile().material]
+	case content == nil:
+		return message, make([]byte, v.profile().material)
+	case v == Legacy:
+		ciphertext, material := payload.SealLegacy((*[16]byte)(key[:16]), &nonce, content)
+		message.Payload = ciphertext
+		return message, material[:]
+	}
+	ciphertext, material := payload.SealV2(&key, content)
+	message.Payload = ciphertext
+	return message, material[:]
+}
+
+// render has the stanzas made and puts them into the outbox.
+func (u *unit) render(sealed *Sealed, r Render) error {
+	stanzas, err := r(sealed)
+	if err != nil {
+		return fmt.Errorf("omemo: render: %w", err)
+	}
+	var devices []Peer
+	for _, d := range sealed.Devices {
+		if d.Err == nil {
+			devices = append(devices, d.Peer)
+		}
+	}
+	for _, o := range stanzas {
+		row := OutboxRow{ID: o.ID, Chat: o.Chat, Stanza: o.Stanza, Devices: devices, Created: u.now}
+		if !o.Transient {
+			u.outbox++ // a number of a commit that fails is never used: gaps are harmless
+			row.Seq = u.outbox
+			u.changes.Outbox = append(u.changes.Outbox, row)
+		}
+		sealed.Outbox = append(sealed.Outbox, row)
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package ratchet
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+)
+
+// Keys are what one message is encrypted and authenticated with.
+type Keys struct {
+	Cipher [32]byte
+	MAC    [32]byte
+	IV     [16]byte
+}
+
+// Expand derives the keys of a message from its 32-byte message key (HKDF-SHA-256, the salt 32 zero bytes).
+func Expand(p Params, key *[32]byte) Keys {
+	var out [80]byte
+	expand(out[:], hmacSHA256(new([32]byte), key[:]), p.Message)
+	return Keys{Cipher: [32]byte(out[:32]), MAC: [32]byte(out[32:64]), IV: [16]byte(out[64:])}
+}
+
+// Encrypt encrypts with AES-256-CBC and PKCS #7 padding: the result is 1 to 16 bytes longer.
+func Encrypt(k *Keys, plaintext []byte) []byte {
+	padding := aes.BlockSize - len(plaintext)%aes.BlockSize
+	ciphertext := make([]byte, len(plaintext)+padding)
+	for i := copy(ciphertext, plaintext); i < len(ciphertext); i++ {
+		ciphertext[i] = byte(padding)
+	}
+	cipher.NewCBCEncrypter(k.block(), k.IV[:]).CryptBlocks(ciphertext, ciphertext)
+	return ciphertext
+}
+
+// Decrypt reverses [Encrypt]. It returns [ErrPadding] for what cannot come from it, and is to be called only after
+// the MAC held.
+func Decrypt(k *Keys, ciphertext []byte) ([]byte, error) {
+	if len(ciphertext) == 0 || len(ciphertext)%aes.BlockSize != 0 {
+		return nil, ErrPadding
+	}
+	plaintext := make([]byte, len(ciphertext))
+	cipher.NewCBCDecrypter(k.block(), k.IV[:]).CryptBlocks(plaintext, ciphertext)
+	padding := int(plaintext[len(plaintext)-1])
+	if padding == 0 || padding > aes.BlockSize {
+		return nil, ErrPadding
+	}
+	for _, b := range plaintext[len(plaintext)-padding:] {
+		if int(b) != padding {
+			return nil, ErrPadding
+		}
+	}
+	return plaintext[:len(plaintext)-padding], nil
+}
+
+func (k *Keys) block() cipher.Block {
+	block, err := aes.NewCipher(k.Cipher[:])
+	if err != nil {
+		panic(err) // unreachable: the length is right
+	}
+	return block
+}
+
+// Tag returns the MAC of the parts, one after the other: HMAC-SHA-256, of which the first p.MACSize bytes count.
+// The others are zero.
+func (k *Keys) Tag(p Params, parts ...[]byte) [32]byte {
+	tag := hmacSHA256(&k.MAC, parts...)
+	clear(tag[p.MACSize:])
+	return tag
+}
+
+// Verify reports in constant time whether mac is the MAC of the parts. It has to be p.MACSize bytes long.
+func (k *Keys) Verify(p Params, mac []byte, parts ...[]byte) bool {
+	tag := k.Tag(p, parts...)
+	return hmac.Equal(tag[:p.MACSize], mac)
+}

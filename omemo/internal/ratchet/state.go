@@ -1,0 +1,158 @@
+package ratchet
+
+import (
+	"fmt"
+	"math"
+
+	"example.org/omellium/omemo/internal/curve"
+)
+
+// State is one side of a session. It is a plain value: copying it copies everything.
+//
+// The sending chain is lazy. A message with a new ratchet key ends it; the next one begins, with a new own key, when
+// there is something to send. What travels is the same as if it had begun at once.
+type State struct {
+	Root [32]byte
+
+	Own    *curve.Private   // own ratchet key, never nil; on the passive side the signed pre key until something is sent
+	Remote curve.Montgomery // the peer's newest ratchet key; on the active side its signed pre key until it answers
+
+	Sending      [32]byte // chain key
+	CanSend      bool     // there is a sending chain; without one Seal begins it
+	Sent         uint32   // messages sent in the sending chain
+	PreviousSent uint32   // messages sent in the one before
+
+	Receiving  Chain
+	CanReceive bool // there is a receiving chain: a message was opened
+
+	// The receiving chain before, which stays open at its position. Peers of the libsignal family announce one message
+	// too few for it, so its last one may arrive after the first of the new chain.
+	Previous    Chain
+	HasPrevious bool
+	PreviousPN  uint32 // how many messages the peer announced for it
+	ShortPN     bool   // this peer has been seen to announce one message too few
+}
+
+// Initiate begins a session on the active side: secret comes from the key agreement, own is a fresh ratchet key,
+// remote the peer's signed pre key. The state can send at once.
+func Initiate(p Params, secret [32]byte, own *curve.Private, remote curve.Montgomery) (State, error) {
+	s := State{Root: secret, Remote: remote}
+	if err := s.begin(p, own); err != nil {
+		return State{}, err
+	}
+	return s, nil
+}
+
+// Accept begins a session on the passive side. The state can send once it has opened a message.
+func Accept(_ Params, secret [32]byte, signedPreKey *curve.Private) State {
+	return State{Root: secret, Own: signedPreKey}
+}
+
+// Knows reports whether key is the ratchet key of a receiving chain that is still open. A message under any other
+// key makes a ratchet step, or is one whose key was skipped long ago.
+func (s State) Knows(key curve.Montgomery) bool { return s.chain(key) != nil }
+
+// Seal returns the header and the message key of the next message to send. It calls draw for a fresh ratchet key if a
+// sending chain has to begin.
+func (s State) Seal(p Params, draw func() *curve.Private) (next State, h Header, key [32]byte, err error) {
+	if !s.CanSend {
+		if !s.CanReceive {
+			return State{}, Header{}, [32]byte{}, ErrNoRemote
+		}
+		if err := s.begin(p, draw()); err != nil {
+			return State{}, Header{}, [32]byte{}, err
+		}
+	}
+	if s.Sent == math.MaxUint32 {
+		return State{}, Header{}, [32]byte{}, ErrExhausted
+	}
+	h = Header{Key: s.Own.Public(), N: s.Sent, PN: s.PreviousSent}
+	s.Sending, key = kdfChain(&s.Sending)
+	s.Sent++
+	return s, h, key, nil
+}
+
+// Open returns the key of a received message, and the keys of the messages before it that are missing, oldest first.
+// Nothing is authenticated yet: the caller keeps the next state and the skipped keys if the MAC holds under the key,
+// and drops them if not. Errors are [ErrDuplicate], [ErrTooManySkipped] and [curve.ErrZero].
+func (s State) Open(p Params, h Header) (next State, key [32]byte, skipped []Skipped, err error) {
+	chain := s.chain(h.Key)
+	if chain == nil {
+		if skipped, err = s.turn(p, h); err != nil {
+			return State{}, [32]byte{}, nil, err
+		}
+		chain = &s.Receiving
+	}
+	if key, skipped, err = chain.open(h.N, skipped); err != nil {
+		return State{}, [32]byte{}, nil, err
+	}
+	return s, key, skipped, nil
+}
+
+// chain returns the open receiving chain of a ratchet key, or nil.
+func (s *State) chain(key curve.Montgomery) *Chain {
+	switch {
+	case s.CanReceive && s.Receiving.Remote == key:
+		return &s.Receiving
+	case s.HasPrevious && s.Previous.Remote == key:
+		return &s.Previous
+	}
+	return nil
+}
+
+// begin is the sending half of a ratchet step: a new own key, and the chain that it gives.
+func (s *State) begin(p Params, own *curve.Private) error {
+	secret, err := own.DH(s.Remote)
+	if err != nil {
+		return fmt.Errorf("ratchet: %w", err)
+	}
+	s.Own = own
+	s.Root, s.Sending = kdfRoot(p.Root, &s.Root, &secret)
+	s.CanSend = true
+	return nil
+}
+
+// turn is the receiving half of a ratchet step: the header brings a new key of the peer. It ends the receiving and
+// the sending chain. If the peer steps again before we have sent anything, our key is still the one it knows, and so
+// is the number of messages that we sent under it.
+func (s *State) turn(p Params, h Header) ([]Skipped, error) {
+	if h.N > MaxSkip {
+		return nil, ErrTooManySkipped
+	}
+	secret, err := s.Own.DH(h.Key)
+	if err != nil {
+		return nil, fmt.Errorf("ratchet: %w", err)
+	}
+	var skipped []Skipped
+	if s.CanReceive {
+		skipped = s.retire(h.PN, MaxSkip-uint64(h.N))
+	}
+	s.Remote = h.Key
+	s.Receiving = Chain{Remote: h.Key}
+	s.Root, s.Receiving.Key = kdfRoot(p.Root, &s.Root, &secret)
+	s.CanReceive = true
+	if s.CanSend {
+		s.PreviousSent, s.Sent = s.Sent, 0
+		s.Sending, s.CanSend = [32]byte{}, false
+	}
+	return skipped, nil
+}
+
+// retire makes the receiving chain, for which the peer announces pn messages, the previous one. It returns the keys
+// of those that are missing, at most budget. An announcement beyond that is no error (some senders let it underflow):
+// the chain then stays open where it is.
+func (s *State) retire(pn uint32, budget uint64) (skipped []Skipped) {
+	if uint64(s.Receiving.Next) == uint64(pn)+1 {
+		s.ShortPN = true
+	}
+	// The chain before is closed for good. If the peer counts short, one message beyond the announced ones is missing.
+	if s.HasPrevious && s.ShortPN && s.Previous.Next == s.PreviousPN && budget > 0 {
+		skipped = s.Previous.skip(s.PreviousPN+1, skipped)
+		budget--
+	}
+	s.Previous, s.HasPrevious, s.PreviousPN = s.Receiving, true, pn
+	if pn > s.Previous.Next && uint64(pn-s.Previous.Next) <= budget {
+		skipped = s.Previous.skip(pn, skipped)
+	}
+	return skipped
+}

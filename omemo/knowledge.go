@@ -1,0 +1,215 @@
+package omemo
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+)
+
+// knowledge is what is known about an account. It is a value: a unit of work
+// changes its own copy.
+type knowledge struct {
+	contact Contact
+	devices map[Version]map[DeviceID]Device
+	trust   map[Fingerprint]TrustRecord
+}
+
+// seenResolution is how exactly LastSeen is kept: finer would write a device row
+// with every message.
+const seenResolution = time.Hour
+
+// learn reads what is known about accounts and is not cached, in one call.
+func (u *unit) learn(ctx context.Context, jids ...string) error {
+	var missing []string
+	for _, jid := range jids {
+		if _, ok := u.Manager.known[jid]; !ok && !slices.Contains(missing, jid) {
+			missing = append(missing, jid)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	rows, err := u.store.Accounts(ctx, missing...)
+	if err != nil {
+		return err
+	}
+	for jid, k := range group(rows, missing) {
+		u.Manager.known[jid] = k
+	}
+	return nil
+}
+
+// group sorts rows by account. Each of the JIDs gets an entry, known or not.
+func group(rows Accounts, jids []string) map[string]*knowledge {
+	all := make(map[string]*knowledge)
+	entry := func(jid string) *knowledge {
+		k := all[jid]
+		if k == nil {
+			k = &knowledge{
+				contact: Contact{JID: jid},
+				devices: map[Version]map[DeviceID]Device{Legacy: {}, V2: {}},
+				trust:   make(map[Fingerprint]TrustRecord),
+			}
+			all[jid] = k
+		}
+		return k
+	}
+	for _, jid := range jids {
+		entry(jid)
+	}
+	for _, c := range rows.Contacts {
+		entry(c.JID).contact = c
+	}
+	for _, d := range rows.Devices {
+		if d.Version.Valid() {
+			entry(d.JID).devices[d.Version][d.Address.Device] = d
+		}
+	}
+	for _, t := range rows.Trust {
+		entry(t.JID).trust[t.Fingerprint] = t
+	}
+	return all
+}
+
+// knows returns what is known about an account that was learnt before.
+func (u *unit) knows(jid string) knowledge {
+	if k, ok := u.known[jid]; ok {
+		return k
+	}
+	return *u.Manager.known[jid]
+}
+
+// device returns what is known about a device; ok is false if nothing is.
+func (k knowledge) device(p Peer) (d Device, ok bool) {
+	d, ok = k.devices[p.Version][p.Address.Device]
+	return d, ok
+}
+
+// note changes what is known about a device.
+func (u *unit) note(d Device) {
+	k := u.knows(d.JID)
+	k.devices = maps.Clone(k.devices)
+	k.devices[d.Version] = maps.Clone(k.devices[d.Version])
+	k.devices[d.Version][d.Address.Device] = d
+	u.known[d.JID] = k
+	u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(old Device) bool { return old.Peer == d.Peer })
+	u.changes.Devices = append(u.changes.Devices, d)
+}
+
+// unnote forgets a device.
+func (u *unit) unnote(p Peer) {
+	k := u.knows(p.JID)
+	k.devices = maps.Clone(k.devices)
+	k.devices[p.Version] = maps.Clone(k.devices[p.Version])
+	delete(k.devices[p.Version], p.Address.Device)
+	u.known[p.JID] = k
+	u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(old Device) bool { return old.Peer == p })
+	u.changes.DropDevices = append(u.changes.DropDevices, p)
+}
+
+// noteContact changes what is known about an account.
+func (u *unit) noteContact(c Contact) {
+	k := u.knows(c.JID)
+	k.contact = c
+	u.known[c.JID] = k
+	u.changes.Contacts = slices.DeleteFunc(u.changes.Contacts, func(old Contact) bool { return old.JID == c.JID })
+	u.changes.Contacts = append(u.changes.Contacts, c)
+}
+
+// noteTrust records a decision about a key.
+func (u *unit) noteTrust(jid string, f Fingerprint, t Trust) {
+	k := u.knows(jid)
+	record := TrustRecord{jid, f, t, u.now}
+	k.trust = maps.Clone(k.trust)
+	k.trust[f] = record
+	u.known[jid] = k
+	u.changes.Trust = slices.DeleteFunc(u.changes.Trust, func(old TrustRecord) bool {
+		return old.JID == jid && old.Fingerprint == f
+	})
+	u.changes.Trust = append(u.changes.Trust, record)
+}
+
+// trust returns what a key is worth: the recorded decision, else the policy's.
+// Blind trust is recorded when it is first used, so that a later verification
+// of another key of the account does not take it back.
+func (u *unit) trust(a Address, f Fingerprint) Trust {
+	k := u.knows(a.JID)
+	if t, ok := k.trust[f]; ok {
+		return t.Trust
+	}
+	q := TrustQuery{JID: a.JID, Device: a.Device, Fingerprint: f, Own: a.JID == u.own().jid}
+	for _, t := range k.trust {
+		q.AnyVerified = q.AnyVerified || t.Trust == Verified
+	}
+	t := u.options.Policy(q)
+	if t == TrustedBlindly {
+		u.noteTrust(a.JID, f, t)
+	}
+	return t
+}
+
+// seen makes sure that a device and its identity key are known, and returns it.
+// It fails with ErrIdentityChanged if another key is known; the known one stays.
+func (u *unit) seen(ctx context.Context, p Peer, identity [32]byte, f Fingerprint) (Device, error) {
+	d, ok := u.knows(p.JID).device(p)
+	if !ok {
+		if !u.room(p.JID, p.Version) {
+			return d, ErrFlood
+		}
+		d = Device{Peer: p, FirstSeen: u.now}
+	}
+	if d.Fingerprint.IsZero() {
+		shared, err := u.shared(ctx, p.JID, f)
+		if err != nil {
+			return d, err
+		}
+		if _, decided := u.knows(p.JID).trust[f]; shared && !decided {
+			u.noteTrust(p.JID, f, Undecided)
+			u.event(IdentityShared, p, f)
+		}
+		u.event(NewDevice, p, f)
+		d.Fingerprint = f
+		u.haveSeen(p.JID)
+	}
+	if d.Fingerprint != f {
+		return d, ErrIdentityChanged
+	}
+	if d.Identity == [32]byte{} {
+		d.Identity = identity
+		u.note(d)
+	}
+	return d, nil
+}
+
+// haveSeen records, for ever, that the account has used OMEMO.
+func (u *unit) haveSeen(jid string) {
+	if c := u.knows(jid).contact; !c.Seen {
+		c.Seen = true
+		u.noteContact(c)
+	}
+}
+
+// Heard records, for ever, that an account uses OMEMO, though what it has sent
+// may not have been for us.
+func (m *Manager) Heard(ctx context.Context, jid string) error {
+	seen := false
+	err := m.read(ctx, func(u *unit) error {
+		err := u.learn(ctx, jid)
+		seen = err == nil && u.knows(jid).contact.Seen
+		return err
+	})
+	if err != nil || seen {
+		return err
+	}
+	return m.work(ctx, func(u *unit) error {
+		if err := u.learn(ctx, jid); err != nil {
+			return err
+		}
+		if err := u.meet(ctx, jid, false); err != nil {
+			return err
+		}
+		u.haveSeen(jid)
+		return nil
+	})
+}

@@ -1,0 +1,186 @@
+//go:build unix
+
+// Package pgtest runs a PostgreSQL server of its own for tests, in a temporary
+// directory, reachable through a Unix socket only.
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Port is the number in the name of the server's socket.
+const Port = 5432
+
+// Server is a running server.
+type Server struct {
+	// Dir is the directory of the socket.
+	Dir string
+
+	root      string
+	process   *exec.Cmd
+	ended     chan error
+	databases atomic.Int64
+}
+
+// Start creates a cluster and starts a server with further settings, written as
+// name=value. Servers do not run as root: then, the user postgres runs it.
+func Start(settings ...string) (*Server, error) {
+	bin, err := binaries()
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.MkdirTemp("", "pgtest")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Dir: root, root: root, ended: make(chan error, 1)}
+	if err := s.start(bin, settings); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+func (s *Server) start(bin string, settings []string) error {
+	attr, err := runAs(s.root)
+	if err != nil {
+		return err
+	}
+	data := filepath.Join(s.root, "data")
+	create := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	create.SysProcAttr, create.Dir = attr, s.root
+	if out, err := create.CombinedOutput(); err != nil {
+		return fmt.Errorf("pgtest: initdb: %w\n%s", err, out)
+	}
+	args := []string{"-D", data, "-k", s.root, "-p", strconv.Itoa(Port), "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "fsync=off"}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	log, err := os.Create(filepath.Join(s.root, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.process = exec.Command(filepath.Join(bin, "postgres"), args...)
+	s.process.SysProcAttr, s.process.Dir, s.process.Stdout, s.process.Stderr = attr, s.root, log, log
+	if err := s.process.Start(); err != nil {
+		return fmt.Errorf("pgtest: %w", err)
+	}
+	go func() { s.ended <- s.process.Wait() }()
+	return s.await()
+}
+
+// await waits until the server answers.
+func (s *Server) await() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		conn, err := pgx.Connect(ctx, s.url("postgres"))
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case ended := <-s.ended:
+			s.process = nil
+			out, _ := os.ReadFile(filepath.Join(s.root, "log"))
+			return fmt.Errorf("pgtest: the server ended: %w\n%s", ended, out)
+		case <-ctx.Done():
+			return fmt.Errorf("pgtest: the server does not answer: %w", err)
+		}
+	}
+}
+
+// Stop stops the server and removes what it wrote.
+func (s *Server) Stop() error {
+	var err error
+	if s.process != nil && s.process.Process != nil {
+		err = s.process.Process.Signal(syscall.SIGINT) // without waiting for clients
+		<-s.ended
+	}
+	return errors.Join(err, os.RemoveAll(s.root))
+}
+
+func (s *Server) url(database string) string {
+	return fmt.Sprintf("postgres://postgres@/%s?host=%s&port=%d", database, s.Dir, Port)
+}
+
+// Database creates a database and returns its URL.
+func (s *Server) Database(t testing.TB) string {
+	t.Helper()
+	name := fmt.Sprintf("test%d", s.databases.Add(1))
+	s.Exec(t, s.url("postgres"), "CREATE DATABASE "+name)
+	return s.url(name)
+}
+
+// Exec runs statements in the database of a URL.
+func (s *Server) Exec(t testing.TB, url string, statements ...string) {
+	t.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+// binaries returns the directory of the newest server that is installed.
+func binaries() (string, error) {
+	if path, err := exec.LookPath("postgres"); err == nil {
+		return filepath.Dir(path), nil
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if len(found) == 0 {
+		return "", errors.New("pgtest: PostgreSQL is not installed (Debian: apt-get install postgresql)")
+	}
+	newest := slices.MaxFunc(found, func(a, b string) int { return major(a) - major(b) })
+	return filepath.Dir(newest), nil
+}
+
+// major returns the version in the path of a server.
+func major(path string) int {
+	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path))))
+	return n
+}
+
+// runAs returns the attributes of processes that work in a directory: for root,
+// those of the user postgres, who gets the directory.
+func runAs(dir string) (*syscall.SysProcAttr, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, fmt.Errorf("pgtest: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("pgtest: %w", err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("pgtest: %w", err)
+	}
+	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+		return nil, fmt.Errorf("pgtest: %w", err)
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
+}

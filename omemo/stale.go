@@ -1,0 +1,70 @@
+package omemo
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// A device is stale if it has not been heard of for Options.StaleAfter, and
+// StaleMessages were sent to it since. The number is well above that which every
+// omemo:2 device answers by itself (heartbeatAt), and below that which a device
+// can catch up with at once.
+const (
+	StaleMessages     = 200
+	DefaultStaleAfter = 60 * 24 * time.Hour
+)
+
+// ErrStale: the device has not been heard of for long and is not sent to, since
+// the account has others.
+var ErrStale = errors.New("omemo: device has not been heard of for long")
+
+// isStale reports whether nothing is to be sent to a device until it shows a
+// sign of life. Its session was loaded before.
+func (u *unit) isStale(p Peer) bool {
+	d, _ := u.knows(p.JID).device(p)
+	if u.options.StaleAfter < 0 {
+		return false
+	}
+	if d.Stale {
+		return true
+	}
+	heard := d.FirstSeen
+	if d.LastSeen.After(heard) {
+		heard = d.LastSeen
+	}
+	s := current(u.list(p))
+	return s != nil && s.SendingChain() >= StaleMessages && u.now.Sub(heard) >= u.options.StaleAfter
+}
+
+// leaveStale takes stale devices out of the choices. An account that has no
+// other is served all the same: its only device may have been off for long.
+func (u *unit) leaveStale(choices []choice, to []string) {
+	alive := make(map[string]bool)
+	for _, c := range choices {
+		if c.err == nil && !u.isStale(c.peer) {
+			alive[c.peer.JID] = true
+		}
+	}
+	for i, c := range choices {
+		if c.err == nil && u.isStale(c.peer) && (alive[c.peer.JID] || !slices.Contains(to, c.peer.JID)) {
+			choices[i].err = ErrStale
+		}
+	}
+}
+
+// setStale records that a device has become stale, or that it has shown a sign
+// of life.
+func (u *unit) setStale(p Peer, stale bool) {
+	d, ok := u.knows(p.JID).device(p)
+	if !ok || d.Stale == stale {
+		return
+	}
+	d.Stale = stale
+	u.note(d)
+	kind := DeviceReturned
+	if stale {
+		kind = DeviceStale
+	}
+	u.event(kind, p, d.Fingerprint)
+}
