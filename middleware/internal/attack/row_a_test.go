@@ -61,6 +61,7 @@ func a1(t *testing.T, v omemo.Version) {
 func a2(t *testing.T, v omemo.Version) {
 	s := newStage(t, v)
 	raw := func() string { return string(s.romeo.text(s, v, canary).AppendXML(nil)) }
+	s.openQuery()
 	for _, from := range strangers {
 		s.in(t, "from "+from, func() { s.repels(archived(from, s.query, raw()), middleware.Refused) })
 	}
@@ -69,11 +70,16 @@ func a2(t *testing.T, v omemo.Version) {
 	}
 	s.in(t, "the honest archive", func() { s.arrives(s.romeo, "archive") })
 	s.in(t, "a spoofed end closes nothing", func() {
-		s.inject("<iq xmlns='jabber:client' type='result' from='" + mallory + "' id='archive-iq'/>")
-		s.arrives(s.romeo, "archive")
+		s.openQuery()
+		s.inject(strings.Replace(s.closeQuery(), "<iq ", "<iq from='"+mallory+"' ", 1))
+		w := s.watch()
+		s.inject(archived(juliet, s.query, string(s.romeo.text(s, v, "still open").AppendXML(nil))))
+		if _, delivered := s.since(w); len(delivered) != 1 {
+			s.t.Error("the query was closed")
+		}
 	})
 	s.in(t, "after the end", func() {
-		s.inject("<iq xmlns='jabber:client' type='result' id='archive-iq'><fin xmlns='urn:xmpp:mam:2'/></iq>")
+		s.inject(s.closeQuery())
 		s.repels(archived(juliet, s.query, raw()), middleware.Refused)
 	})
 	s.honest(s.romeo)
@@ -285,6 +291,7 @@ func a9(t *testing.T, v omemo.Version) {
 			for _, depth := range []int{2, 3, 10, 100, 1000} {
 				s.in(t, fmt.Sprintf("%s in %s, depth %d", inner, outer, depth), func() {
 					raw := string(s.romeo.text(s, v, canary).AppendXML(nil))
+					s.openQuery()
 					for range depth - 1 {
 						raw = wraps[inner](raw)
 					}
@@ -293,7 +300,7 @@ func a9(t *testing.T, v omemo.Version) {
 						raw = strings.Repeat("<x xmlns='jabber:client'>", depth) + strings.Repeat("</x>", depth)
 						raw = "<message xmlns='jabber:client' from='" + romeo + "' to='" + juliet + "'>" + raw + "</message>"
 					}
-					s.repels(raw, middleware.Refused)
+					s.repels(raw+s.closeQuery(), middleware.Refused)
 				})
 			}
 		}
@@ -320,7 +327,7 @@ func a10(t *testing.T, v omemo.Version) {
 	shapes := map[string][]string{
 		"chat":      {dead(), "<body>" + canary + "</body>", "<encryption xmlns='urn:xmpp:eme:0'/>", "\n"},
 		"carbon":    {"<received xmlns='urn:xmpp:carbons:2'>", forwarded, "</forwarded>", "</received>"},
-		"archive":   {"<result xmlns='urn:xmpp:mam:2' queryid='archive-query'>", forwarded, "</forwarded>", "</result>"},
+		"archive":   {"<result xmlns='urn:xmpp:mam:2' queryid='q'>", forwarded, "</forwarded>", "</result>"},
 		"event":     {pubsub, "<items node='" + devicelist.Node(v) + "'>", "</items>", "</event>"},
 		"error":     {"<error type='cancel'/>", dead(), "<body>" + canary + "</body>", " "},
 		"headers":   {"<header xmlns='" + v.Namespace() + "' sid='1'/>", "<encrypted xmlns='" + v.Namespace() + "'/>", "<payload/>", "\t"},

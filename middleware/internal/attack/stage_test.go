@@ -75,7 +75,6 @@ func newStage(t *testing.T, v omemo.Version, change ...func(*middleware.Config))
 	s.romeo.reads(s)
 	s.honest(s.romeo)
 	s.settle()
-	s.openQuery()
 	return s
 }
 
@@ -151,6 +150,7 @@ func (s *stage) connect() error {
 		return n >= 4
 	})
 	s.settle()
+	s.mark()
 	return nil
 }
 
@@ -266,6 +266,7 @@ func (s *stage) repels(raw string, want ...middleware.EventKind) []middleware.Ev
 // no change of the store, no canary, no panic, bounded time and memory.
 func (s *stage) suffers(raw string) ([]middleware.Event, []*stanza.Element) {
 	s.t.Helper()
+	s.settle()
 	before := s.store.dump()
 	w := s.watch()
 	var memory runtime.MemStats
@@ -347,23 +348,34 @@ func innermost(e *stanza.Element) *stanza.Element {
 	return e
 }
 
-// openQuery has the program ask its archive; the answer never comes.
+// openQuery has the program ask its archive. The answer never comes by itself: see
+// closeQuery.
 func (s *stage) openQuery() {
 	s.t.Helper()
-	s.query = "archive-query"
+	s.query = s.id("query")
+	id := s.query
+	swallowed := make(chan struct{})
 	s.srv.SetFilter(func(_ context.Context, st xmpptest.Stanza) [][]byte {
-		if st.Direction == xmpptest.FromClient && bytes.Contains(st.XML, []byte("urn:xmpp:mam:2")) {
+		if st.Direction == xmpptest.FromClient && bytes.Contains(st.XML, []byte(`queryid="`+id+`"`)) {
+			close(swallowed)
 			return nil
 		}
 		return [][]byte{st.XML}
 	})
+	defer s.srv.SetFilter(nil)
 	query := stanza.NewElement("urn:xmpp:mam:2", "query").SetAttribute("queryid", s.query)
-	iq := xmppstanza.IQ{ID: "archive-iq", Type: xmppstanza.SetIQ}
-	ok(s.t, s.session.Send(s.t.Context(), iq.Wrap(query.TokenReader())))
-	_, err := s.srv.Await(s.t.Context(), func(st xmpptest.Stanza) bool {
-		return st.Direction == xmpptest.FromClient && bytes.Contains(st.XML, []byte("urn:xmpp:mam:2"))
-	})
-	ok(s.t, err)
+	iq := xmppstanza.IQ{ID: "iq-" + s.query, Type: xmppstanza.SetIQ}
+	ok(s.t, s.session.Send(context.Background(), iq.Wrap(query.TokenReader())))
+	select {
+	case <-swallowed:
+	case <-time.After(time.Minute):
+		s.t.Fatal("the query did not leave")
+	}
+}
+
+// closeQuery returns the archive's answer to the query that was opened last.
+func (s *stage) closeQuery() string {
+	return "<iq xmlns='jabber:client' type='result' id='iq-" + s.query + "'><fin xmlns='urn:xmpp:mam:2'/></iq>"
 }
 
 // ways are the ways by which a message comes in.
@@ -380,7 +392,8 @@ func (s *stage) by(way string, m *stanza.Element) string {
 		}
 		return carbon(juliet, side, raw)
 	case "archive":
-		return archived(juliet, s.query, raw)
+		s.openQuery()
+		return archived(juliet, s.query, raw) + s.closeQuery()
 	}
 	return raw
 }

@@ -1,0 +1,508 @@
+//go:build catalogue
+
+package attack
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/omellium/devicelist"
+	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/xmpptest"
+	"example.org/omellium/omemo"
+	"example.org/omellium/stanza"
+)
+
+// smallOrder are the points of small order and their other encodings: u
+// coordinates with which every agreement is zero.
+var smallOrder = [][32]byte{
+	{},
+	{1},
+	hex32("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+	hex32("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+	hex32("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"), // p-1
+	hex32("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"), // p
+	hex32("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"), // p+1
+	hex32("0000000000000000000000000000000000000000000000000000000000000080"),
+	hex32("0100000000000000000000000000000000000000000000000000000000000080"),
+}
+
+// notCanonical are other encodings of points, and points of the twist.
+var notCanonical = [][32]byte{
+	hex32("f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+	hex32("f6ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+	hex32("ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+	hex32("0900000000000000000000000000000000000000000000000000000000000080"),
+	{2}, {3}, {5},
+}
+
+func hex32(s string) [32]byte {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		panic(err)
+	}
+	return [32]byte(b)
+}
+
+// point returns a public key as a field of a version's protobuf holds it.
+func point(v omemo.Version, k [32]byte) []byte {
+	if v == omemo.Legacy {
+		return append([]byte{5}, k[:]...)
+	}
+	return k[:]
+}
+
+// repelsAll injects many stanzas at once.
+func (s *stage) repelsAll(raws []string) {
+	s.t.Helper()
+	for batch := range slices.Chunk(raws, 50) {
+		s.settle()
+		before := s.store.dump()
+		w := s.watch()
+		s.inject(strings.Join(batch, ""))
+		events, delivered := s.since(w)
+		s.unharmed(events, delivered)
+		for _, e := range delivered {
+			if innermost(e).Child(middleware.NSInfo, "info") != nil {
+				s.t.Errorf("delivered: %s", e.AppendXML(nil))
+			}
+		}
+		if after := s.store.dump(); after != before {
+			s.t.Fatalf("the store has changed:\n%s", difference(before, after))
+		}
+	}
+	cases.Add(int64(len(raws) - 1))
+}
+
+func c1(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	for _, way := range ways {
+		for i, k := range smallOrder {
+			s.in(t, fmt.Sprintf("ratchet key %d, %s", i, way), func() {
+				m := s.header(s.romeo.text(s, v, canary), func(f []field) []field {
+					return replaced(f, octets(layout[v].ratchet, point(v, k)))
+				})
+				s.repels(s.by(way, m), middleware.Undecryptable)
+			})
+			for name, number := range map[string]int{"identity": layout[v].identity, "ephemeral": layout[v].ephemeral} {
+				s.in(t, fmt.Sprintf("%s %d, %s", name, i, way), func() {
+					m := s.rewrite(newDevice(s.t, mallory).text(s, v, canary), func(f []field) []field {
+						return replaced(f, octets(number, point(v, k)))
+					})
+					s.repels(s.by(way, m), middleware.Undecryptable)
+				})
+			}
+		}
+	}
+	// Bundles: the identity key, the signed pre key with a signature that holds,
+	// the pre keys.
+	for i, k := range smallOrder {
+		for _, where := range []string{"identity", "signed pre key", "pre keys"} {
+			s.in(t, fmt.Sprintf("bundle, %s %d", where, i), func() {
+				account := fmt.Sprintf("zero%d-%s@example.net", i, strings.ReplaceAll(where, " ", "-"))
+				ok(s.t, s.srv.AddAccount(account, "secret"))
+				d := newDevice(s.t, account)
+				ok(s.t, s.srv.Publish(account, devicelist.Node(v), "current", list(v, d.Device)))
+				b := d.bundle(v)
+				switch where {
+				case "identity":
+					b.IdentityKey = k
+				case "signed pre key":
+					b.SignedPreKey, b.Signature = k, newSigner().sign(b, k)
+				default:
+					b.PreKeys = b.PreKeys[:1]
+					b.PreKeys[0].Key = k
+				}
+				d.publishBundle(s, b)
+				if _, err := s.say(account, canary); err == nil {
+					s.t.Error("sent")
+				}
+				s.silent(canary)
+			})
+		}
+	}
+	s.settle()
+	s.honest(s.romeo)
+}
+
+func c2(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	for i, k := range notCanonical {
+		for _, way := range ways {
+			s.in(t, fmt.Sprintf("identity %d, %s", i, way), func() {
+				m := s.rewrite(newDevice(s.t, mallory).text(s, v, canary), func(f []field) []field {
+					return replaced(f, octets(layout[v].identity, point(v, k)))
+				})
+				s.repels(s.by(way, m), middleware.Undecryptable)
+			})
+		}
+		s.in(t, fmt.Sprintf("bundle %d", i), func() {
+			b := s.romeo.bundle(v)
+			b.IdentityKey = k
+			if err := b.Verify(); !errors.Is(err, omemo.ErrBundle) {
+				s.t.Errorf("error %v", err)
+			}
+		})
+	}
+	s.honest(s.romeo)
+}
+
+// c5 announces one identity key in the bundle and uses another.
+func c5(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	s.in(t, "unknown device", func() {
+		ok(s.t, s.srv.AddAccount("rosaline@example.net", "secret"))
+		d := newDevice(s.t, "rosaline@example.net")
+		ok(s.t, s.srv.Publish(d.account, devicelist.Node(v), "current", list(v, d.Device)))
+		other := newDevice(s.t, d.account).bundle(v)
+		other.Owner.Device = d.Device
+		d.publishBundle(s, other)
+		w := s.watch()
+		s.honest(d)
+		s.await("conflict", func() bool { return has(s.events[w.events:], middleware.IdentityChanged, d.account) })
+		s.settle()
+		f, err := d.m.Fingerprint(context.Background())
+		ok(s.t, err)
+		_, devices, err := s.om.Manager().Account(context.Background(), d.account)
+		ok(s.t, err)
+		for _, known := range devices {
+			if known.Version == v && (known.Fingerprint != f || known.Conflict.IsZero()) {
+				s.t.Errorf("%+v", known)
+			}
+		}
+	})
+	for _, way := range ways {
+		s.in(t, "known device, "+way, func() {
+			evil := newDevice(s.t, romeo)
+			m := evil.text(s, v, canary)
+			m.Child(v.Namespace(), "encrypted").Child(v.Namespace(), "header").SetAttribute("sid", fmt.Sprint(s.romeo.Device))
+			s.repels(s.by(way, m), middleware.IdentityChanged)
+		})
+	}
+	s.honest(s.romeo)
+}
+
+// mutate returns a forged variant of a message: something in the key, the
+// payload, the IV or the header is not what it was.
+func (s *stage) mutate(r *rand.Rand, m *stanza.Element) *stanza.Element {
+	s.t.Helper()
+	m = m.Clone().SetAttribute("id", s.id("forged"))
+	flip := func(b []byte) []byte {
+		b = slices.Clone(b)
+		b[r.IntN(len(b))] ^= byte(1 << r.IntN(8))
+		return b
+	}
+	l := layout[s.v]
+	fields := []int{l.ratchet, l.n, l.pn, l.ciphertext}
+	switch n := r.IntN(7); n {
+	case 0, 1:
+		return s.rekey(m, func(b []byte, _ bool) []byte {
+			// Not the part of a legacy message that is not authenticated: the
+			// version that the sender could speak.
+			for {
+				if c := flip(b); s.v != omemo.Legacy || c[0] == b[0] {
+					return c
+				}
+			}
+		})
+	case 2:
+		return s.rekey(m, func(b []byte, _ bool) []byte { return b[:r.IntN(len(b)-1)+1] })
+	case 3:
+		return s.header(m, func(f []field) []field {
+			number := fields[r.IntN(len(fields))]
+			for i := range f {
+				if f[i].number != number {
+					continue
+				}
+				if number == l.n || number == l.pn {
+					f[i] = varint(number, uint64(r.Uint32()>>(r.IntN(32)))+f[i].varint()+1)
+				} else {
+					f[i] = octets(number, flip(f[i].octets()))
+				}
+			}
+			return f
+		})
+	case 4:
+		return s.header(m, func(f []field) []field { return slices.Delete(f, r.IntN(len(f)), len(f)) })
+	default:
+		part := []string{"payload", "iv"}[r.IntN(2)]
+		if s.v == omemo.V2 {
+			part = "payload"
+		}
+		walk(m, func(c *stanza.Element) {
+			if c.Name.Local == part && len(c.Children) > 0 {
+				b, err := stanza.DecodeBase64(c.Text())
+				ok(s.t, err)
+				c.Children = []stanza.Node{{Text: stanza.EncodeBase64(flip(b))}}
+			}
+		})
+		return m
+	}
+}
+
+func c6(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	r := rand.New(rand.NewPCG(6, uint64(v)))
+	for i := range 6 {
+		way := ways[i%len(ways)]
+		s.in(t, fmt.Sprintf("message %d, %s", i, way), func() {
+			text := s.id("honest after forged ")
+			honest := s.romeo.text(s, v, text)
+			forged := make([]string, 200)
+			s.openQuery()
+			for n := range forged {
+				raw := string(s.mutate(r, honest).AppendXML(nil))
+				switch way {
+				case "carbon":
+					raw = carbon(juliet, "received", raw)
+				case "archive":
+					raw = archived(juliet, s.query, raw)
+				}
+				forged[n] = raw
+			}
+			s.repelsAll(forged)
+			s.inject(s.closeQuery())
+			w := s.watch()
+			s.inject(s.by(way, honest))
+			if _, delivered := s.since(w); len(delivered) != 1 || innermost(delivered[0]).Child(stanza.NSClient, "body").Text() != text {
+				s.t.Errorf("the honest message was lost: %v", delivered)
+			}
+			s.settle()
+		})
+	}
+}
+
+func c7(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	r := rand.New(rand.NewPCG(7, uint64(v)))
+	for _, way := range ways {
+		s.in(t, way, func() {
+			s.srv.ForgetWire()
+			evil := newDevice(s.t, mallory)
+			honest := evil.text(s, v, "from a stranger")
+			var forged []string
+			s.openQuery()
+			for len(forged) < 334 {
+				m := s.mutate(r, honest)
+				raw := string(m.AppendXML(nil))
+				switch way {
+				case "carbon":
+					raw = carbon(juliet, "received", raw)
+				case "archive":
+					raw = archived(juliet, s.query, raw)
+				}
+				forged = append(forged, raw)
+			}
+			s.repelsAll(forged)
+			s.inject(s.closeQuery())
+			for _, st := range s.srv.Wire() {
+				if st.Direction == xmpptest.FromClient && bytes.Contains(st.XML, []byte("<publish")) {
+					s.t.Errorf("published: %s", st.XML)
+				}
+			}
+			// The pre key is still there for the honest one.
+			w := s.watch()
+			s.inject(s.by(way, honest))
+			if _, delivered := s.since(w); len(delivered) != 1 {
+				s.t.Errorf("the honest message: %d delivered", len(delivered))
+			}
+			s.settle()
+		})
+	}
+	s.honest(s.romeo)
+}
+
+func c8(t *testing.T, v omemo.Version) {
+	s := newScene(t, v)
+	s.romeo.publish(s, v)
+	first := s.romeo.text(s, v, "the first of all")
+	s.send(first)
+	s.settle()
+	s.romeo.reads(s)
+	for range 50 {
+		s.honest(s.romeo)
+	}
+	s.settle()
+	for _, way := range ways {
+		s.in(t, "the first key exchange, "+way, func() {
+			for range 34 {
+				s.repels(s.by(way, first.Clone().SetAttribute("id", s.id("replay"))), middleware.Duplicate)
+			}
+		})
+	}
+	s.honest(s.romeo)
+	s.in(t, "when its session has been replaced", func() {
+		// A new session, five times: the first one is gone for good.
+		for range omemo.MaxArchived + 1 {
+			sealed, err := s.romeo.m.Replace(context.Background(), s.bundle(v), func(*omemo.Sealed) ([]omemo.Outgoing, error) { return nil, nil })
+			ok(s.t, err)
+			s.send(s.romeo.stanza(s, juliet, element(sealed.Messages[0])))
+			s.settle()
+		}
+		for range 20 {
+			s.repels(string(first.Clone().SetAttribute("id", s.id("replay")).AppendXML(nil)))
+		}
+	})
+	s.honest(s.romeo)
+}
+
+// c9 announces message numbers that nobody has reached.
+func c9(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	l := layout[v]
+	for _, way := range ways {
+		for _, n := range []uint64{1001, 1002, 2000, 1 << 16, 1 << 24, 1<<31 - 1, 1 << 31, 1<<32 - 2, 1<<32 - 1, 1 << 32, 1<<64 - 1} {
+			for name, number := range map[string]int{"n": l.n, "pn": l.pn} {
+				for _, ratchet := range []string{"known", "new"} {
+					s.in(t, fmt.Sprintf("%s %d, %s ratchet key, %s", name, n, ratchet, way), func() {
+						m := s.header(s.romeo.text(s, v, canary), func(f []field) []field {
+							if ratchet == "new" {
+								f = replaced(f, octets(l.ratchet, point(v, [32]byte{9, byte(n)})))
+							}
+							return replaced(f, varint(number, n))
+						})
+						began := time.Now()
+						s.repels(s.by(way, m), middleware.Undecryptable)
+						if took := time.Since(began); took > time.Second {
+							s.t.Errorf("took %v", took)
+						}
+					})
+				}
+			}
+		}
+	}
+	s.honest(s.romeo)
+}
+
+func c14(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	for _, first := range ways {
+		s.in(t, "first "+first, func() {
+			for range 5 {
+				text := s.id("once ")
+				m := s.romeo.text(s, v, text)
+				w := s.watch()
+				s.inject(s.by(first, m))
+				if _, delivered := s.since(w); len(delivered) != 1 {
+					s.t.Fatalf("%d delivered", len(delivered))
+				}
+				s.settle()
+				for _, again := range append(slices.Clone(ways), first) {
+					events := s.repels(s.by(again, m.Clone()), middleware.Duplicate)
+					if has(events, middleware.Undecryptable, romeo) {
+						s.t.Error("a duplicate gave a warning")
+					}
+				}
+			}
+		})
+	}
+	s.honest(s.romeo)
+}
+
+func c15(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	l := layout[v]
+	group := func(number int) []byte {
+		return []byte{byte(number<<3 | 3), 8, 1, byte(number<<3 | 4)}
+	}
+	// Each change is of the ratchet message; its MAC then does not hold in any
+	// case: what is looked for is a crash, a change of state, or work.
+	headers := map[string]func([]field) []field{
+		"n twice":              func(f []field) []field { return append(f, varint(l.n, 1)) },
+		"ratchet key twice":    func(f []field) []field { return append(f, octets(l.ratchet, point(v, [32]byte{9}))) },
+		"ciphertext twice":     func(f []field) []field { return append(f, octets(l.ciphertext, make([]byte, 16))) },
+		"overlong n":           func(f []field) []field { return replaced(f, field{l.n, 0, []byte{0x80, 0x80, 0x80, 0x00}}) },
+		"n of 2^63":            func(f []field) []field { return replaced(f, varint(l.n, 1<<63)) },
+		"n as bytes":           func(f []field) []field { return replaced(f, octets(l.n, []byte{1})) },
+		"n as fixed32":         func(f []field) []field { return replaced(f, field{l.n, 5, []byte{1, 0, 0, 0}}) },
+		"ratchet key as n":     func(f []field) []field { return replaced(f, varint(l.ratchet, 1)) },
+		"ratchet key empty":    func(f []field) []field { return replaced(f, octets(l.ratchet, nil)) },
+		"ratchet key 31 bytes": func(f []field) []field { return replaced(f, octets(l.ratchet, make([]byte, 31))) },
+		"ratchet key 34 bytes": func(f []field) []field { return replaced(f, octets(l.ratchet, make([]byte, 34))) },
+		"no ciphertext":        func(f []field) []field { return replaced(f, octets(l.ciphertext, nil)) },
+		"ciphertext 15 bytes":  func(f []field) []field { return replaced(f, octets(l.ciphertext, make([]byte, 15))) },
+		"5 KiB":                func(f []field) []field { return append(f, octets(15, make([]byte, 5<<10))) },
+		"unknown field":        func(f []field) []field { return append(f, varint(99, 1)) },
+		"a group":              func(f []field) []field { return append(f, field{12, 3, []byte{8, 1, 12<<3 | 4}}) },
+		"nothing":              func([]field) []field { return nil },
+		"reversed":             func(f []field) []field { slices.Reverse(f); return f },
+	}
+	raw := map[string]func([]byte) []byte{
+		"trailing byte":  func(b []byte) []byte { return append(b, 0) },
+		"trailing group": func(b []byte) []byte { return append(b, group(7)...) },
+		"length 2^31":    func(b []byte) []byte { return append(b, 0x2a, 0x80, 0x80, 0x80, 0x80, 0x08) },
+		"length 2^63": func(b []byte) []byte {
+			return append(b, 0x2a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01)
+		},
+		"unfinished tag":   func(b []byte) []byte { return append(b, 0x80) },
+		"field number 0":   func(b []byte) []byte { return append(b, 0x00, 0x00) },
+		"one byte":         func([]byte) []byte { return []byte{0x33} },
+		"zeros":            func([]byte) []byte { return make([]byte, 200) },
+		"ones":             func([]byte) []byte { return bytes.Repeat([]byte{0xff}, 200) },
+		"twice the same":   func(b []byte) []byte { return append(b, b...) },
+		"first half":       func(b []byte) []byte { return b[:len(b)/2] },
+		"without the last": func(b []byte) []byte { return b[:len(b)-1] },
+		"4097 bytes":       func(b []byte) []byte { return append(b, make([]byte, 4097)...) },
+	}
+	for _, way := range ways {
+		for _, d := range []string{"session", "key exchange"} {
+			sender := func() *device {
+				if d == "session" {
+					return s.romeo
+				}
+				return newDevice(s.t, mallory)
+			}
+			for name, change := range headers {
+				s.in(t, name+", "+d+", "+way, func() {
+					s.repels(s.by(way, s.header(sender().text(s, v, canary), change)))
+				})
+			}
+			for name, change := range raw {
+				s.in(t, name+", "+d+", "+way, func() {
+					s.repels(s.by(way, s.rekey(sender().text(s, v, canary), func(b []byte, _ bool) []byte { return change(b) })))
+				})
+			}
+		}
+	}
+	s.honest(s.romeo)
+}
+
+func c16(t *testing.T, v omemo.Version) {
+	s := newStage(t, v)
+	for _, way := range ways {
+		s.in(t, way, func() {
+			s.openQuery()
+			var forged []string
+			for first := range 256 {
+				if v == omemo.Legacy && first>>4 == 3 {
+					continue
+				}
+				m := s.rekey(s.romeo.text(s, v, canary), func(b []byte, _ bool) []byte {
+					if v == omemo.V2 && byte(first) == b[0] {
+						b = b[1:] // there is no version in omemo:2; what is there must be right
+					}
+					return append([]byte{byte(first)}, b[1:]...)
+				})
+				raw := string(m.AppendXML(nil))
+				switch way {
+				case "carbon":
+					raw = carbon(juliet, "received", raw)
+				case "archive":
+					raw = archived(juliet, s.query, raw)
+				}
+				forged = append(forged, raw)
+			}
+			s.repelsAll(forged)
+			s.inject(s.closeQuery())
+		})
+	}
+	s.honest(s.romeo)
+}
