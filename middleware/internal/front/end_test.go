@@ -169,6 +169,9 @@ func TestApplicationEnds(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				// Serve must be past the lock that Close holds: waiting for a mutex keeps
+				// the bubble's time from going on.
+				synctest.Wait()
 				if err := test.end(x); err != nil {
 					t.Error(err)
 				}
