@@ -155,9 +155,10 @@ func (u *unit) deliver(o *Opened) {
 // may try the commit more than once: each time begins where the message was
 // opened, so that what was sealed in an attempt that failed never happened.
 func (u *unit) within(f func(ctx context.Context, tx any, seal SealFunc) error) {
-	sessions, known, events := maps.Clone(u.sessions), maps.Clone(u.known), len(u.events)
+	sessions, known, events, after := maps.Clone(u.sessions), maps.Clone(u.known), len(u.events), len(u.after)
 	u.changes.Within = func(ctx context.Context, tx any, c *Changes) error {
-		u.sessions, u.known, u.events = maps.Clone(sessions), maps.Clone(known), u.events[:events]
+		u.sessions, u.known = maps.Clone(sessions), maps.Clone(known)
+		u.events, u.after = u.events[:events], u.after[:after]
 		u.changes = *c
 		// Rows of these are replaced in place.
 		u.changes.Sessions, u.changes.Devices = slices.Clone(c.Sessions), slices.Clone(c.Devices)

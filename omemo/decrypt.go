@@ -95,8 +95,8 @@ func (m *Manager) Decrypt(ctx context.Context, msg *Message, v Verify) (*Opened,
 				return fmt.Errorf("%w: %w", ErrVerify, err)
 			}
 			u.received(o)
-			u.deliver(o)
 			u.heed(o)
+			u.deliver(o) // last: what runs within the commit begins here
 		}
 		if msg.Journal != 0 {
 			u.changes.DropJournal = append(u.changes.DropJournal, msg.Journal)

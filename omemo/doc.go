@@ -24,6 +24,10 @@
 // What is owed afterwards (answers, a new bundle) is written down in the same
 // commit and done by whoever has a network: see [Manager.Upkeep].
 //
+// A sender can give each recipient another text: nothing compares what different
+// devices have read. And whoever holds the keys of a legacy message can put its
+// text into another chat of the same two devices.
+//
 // Do not use this package where the whole of a conversation must be hidden: who
 // writes to whom, when and how much is visible to the servers, and in the legacy
 // version everything but the text of the body.

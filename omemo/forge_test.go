@@ -206,6 +206,7 @@ func (p *party) resists(r *rand.Rand, message *omemo.Message, text string, n int
 }
 
 func TestForgedVariantsChangeNothing(t *testing.T) {
+	t.Parallel()
 	versions(t, func(t *testing.T, v omemo.Version) {
 		a, b := pair(t, v)
 		r := rand.New(rand.NewPCG(1, uint64(v)))
@@ -257,6 +258,7 @@ func TestForgedVariantsChangeNothing(t *testing.T) {
 // TestForgedExchangesBurnNoPreKeys sends many exchanges that name a pre key and
 // hold nothing that decrypts.
 func TestForgedExchangesBurnNoPreKeys(t *testing.T) {
+	t.Parallel()
 	versions(t, func(t *testing.T, v omemo.Version) {
 		a, b := pair(t, v)
 		sealed := a.send("text", bob)

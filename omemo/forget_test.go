@@ -199,6 +199,7 @@ func (p *party) stranger(n int, v omemo.Version) (*omemo.Opened, error) {
 }
 
 func TestAFloodOfStrangersIsRefused(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, friend := w.join(alice, omemo.Options{}), w.join(bob, omemo.Options{})

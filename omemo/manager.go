@@ -178,7 +178,8 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	if u.changes.empty() {
 		return nil
 	}
-	if err := m.store.Commit(ctx, &u.changes); err != nil {
+	changes := u.changes // the store's own: within works on the unit's, once for each attempt
+	if err := m.store.Commit(ctx, &changes); err != nil {
 		m.marks.add(inbox, outbox)
 		if errors.Is(err, ErrFenced) || errors.Is(err, ErrClosed) {
 			m.forget()

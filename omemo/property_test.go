@@ -145,6 +145,7 @@ func init() {
 }
 
 func TestAnySchedule(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := &schedule{
 			world: newWorld(t), v: rapid.SampledFrom(omemo.Versions()).Draw(t, "version"),

@@ -5,17 +5,19 @@ import (
 	"time"
 )
 
-// quarantinePause is how often the sending state is given up at most: whoever
-// can make us believe in a rollback must not keep us from ever settling.
+// quarantinePause is how often the sending state is given up at most because of
+// what the network says: whoever can make us believe in a rollback must not keep
+// us from ever settling.
 const quarantinePause = 24 * time.Hour
 
 // outboxAll is more rows than an outbox ever has.
 const outboxAll = 1 << 20
 
 // Ahead reports whether a bundle of our own, as the server has it, names keys
-// that this store has not made yet. Ids rise for ever, so the store is then
-// older than it was when that bundle was published: a copy was restored, or two
-// programs run on copies of one store.
+// that this store has not made: yet, because ids rise for ever, or under an id
+// that it has given to another key. The store is then older than it was when
+// that bundle was published: a copy or an export was restored, or two programs
+// run on copies of one store.
 func (m *Manager) Ahead(ctx context.Context, b *Bundle) (bool, error) {
 	ahead := false
 	err := m.read(ctx, func(u *unit) error {
@@ -25,7 +27,8 @@ func (m *Manager) Ahead(ctx context.Context, b *Bundle) (bool, error) {
 		}
 		signed, preKey := b.highest()
 		k := a.keys(b.Version)
-		ahead = signed >= k.nextSigned || preKey >= k.nextPreKey
+		ahead = signed >= k.nextSigned || preKey >= k.nextPreKey ||
+			b.SignedPreKeyID == k.signed.id && b.SignedPreKey != k.signed.key.Public()
 		return nil
 	})
 	return ahead, err
@@ -66,12 +69,14 @@ func (m *Manager) RolledBack(ctx context.Context) (bool, error) {
 // pre keys and pre keys are made anew, with ids above those of the bundles that
 // the server has; what waits in the outbox is dropped and returned.
 //
-// It does so at most once a day; ok tells whether it did.
+// It does so at most once a day, unless it is the store itself that says so; ok
+// tells whether it did.
 func (m *Manager) Quarantine(ctx context.Context, published ...*Bundle) (dropped []OutboxRow, ok bool, err error) {
 	err = m.work(ctx, func(u *unit) error {
-		if age := u.now.Sub(u.own().quarantined); age >= 0 && age < quarantinePause {
+		if age := u.now.Sub(u.own().quarantined); !u.rolledBack && age >= 0 && age < quarantinePause {
 			return nil
 		}
+		u.changes.Renewed = true
 		a := u.change()
 		a.quarantined = u.now
 		for _, v := range Versions() {

@@ -214,6 +214,7 @@ func TestSeveralSessionsInMemoryOneCurrentInStorage(t *testing.T) {
 }
 
 func TestSimultaneousStartsConvergeWithoutLoss(t *testing.T) {
+	t.Parallel()
 	versions(t, func(t *testing.T, v omemo.Version) {
 		start := func(t *testing.T) (a, b *party) {
 			a, b = pair(t, v)
@@ -280,6 +281,7 @@ func TestSimultaneousStartsConvergeWithoutLoss(t *testing.T) {
 }
 
 func TestArchivedSessionsOnlyDecrypt(t *testing.T) {
+	t.Parallel()
 	versions(t, func(t *testing.T, v omemo.Version) {
 		a, b := pair(t, v)
 		var read, late []*omemo.Sealed
@@ -391,6 +393,7 @@ func TestLateMessagesOfAChainSurviveAShortPN(t *testing.T) {
 }
 
 func TestRestartAtEveryPointChangesNothing(t *testing.T) {
+	t.Parallel()
 	versions(t, func(t *testing.T, v omemo.Version) {
 		for at := range 14 {
 			a, b := pair(t, v)

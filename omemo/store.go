@@ -103,6 +103,10 @@ type Changes struct {
 	DropOwed    []OwedID
 	Cursors     []Cursor
 
+	// Renewed: nothing is left of the sending state of before, so that
+	// State.RolledBack need not be told any more.
+	Renewed bool
+
 	// Within runs inside the transaction, before anything is written. It may
 	// write with tx and add to the changes; an error undoes everything. tx is
 	// a *sql.Tx in sqlstore; a store without transactions of that kind fails

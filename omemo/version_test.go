@@ -66,6 +66,7 @@ func rule(listed, received known, prefer omemo.Version, downgrade bool) (omemo.V
 }
 
 func TestWhichVersionServesADevice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	b := w.join(bob, omemo.Options{})
 	bundles := []*omemo.Bundle{b.bundle(omemo.V2), b.bundle(omemo.Legacy)}

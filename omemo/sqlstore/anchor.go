@@ -17,7 +17,10 @@ import (
 // the database. A database whose own number is lower is older than it was: a
 // copy was restored. The file is written after every commit and never synced;
 // a power failure makes it lower, which says nothing, and so does its absence.
-type anchor struct{ f *os.File }
+type anchor struct {
+	f      *os.File
+	number uint64
+}
 
 // anchorSize is the length of the file: the number, big endian.
 const anchorSize = 8
@@ -48,11 +51,12 @@ func openAnchor(dir string, store []byte) (*anchor, uint64, error) {
 	var b [anchorSize]byte
 	switch _, err := f.ReadAt(b[:], 0); {
 	case errors.Is(err, io.EOF):
-		return &anchor{f}, 0, nil
+		return &anchor{f: f}, 0, nil
 	case err != nil:
 		return nil, 0, errors.Join(fmt.Errorf("sqlstore: anchor: %w", err), f.Close())
 	}
-	return &anchor{f}, binary.BigEndian.Uint64(b[:]), nil
+	number := binary.BigEndian.Uint64(b[:])
+	return &anchor{f, number}, number, nil
 }
 
 // set writes the number of a commit. An anchor that cannot be written is as
@@ -60,6 +64,7 @@ func openAnchor(dir string, store []byte) (*anchor, uint64, error) {
 func (a *anchor) set(commit uint64) {
 	var b [anchorSize]byte
 	binary.BigEndian.PutUint64(b[:], commit)
+	a.number = commit
 	_, _ = a.f.WriteAt(b[:], 0)
 }
 
@@ -90,14 +95,17 @@ func (s *Store) moor(settings Settings, store []byte) error {
 }
 
 // anchored moves the anchor on after a commit. That of a database that was
-// rolled back stays until the sending state was made anew, which is the first
-// commit that brings new pre keys with the account's record.
+// rolled back stays ahead of it, however far it comes, until the sending state
+// was made anew.
 func (s *Store) anchored(c *omemo.Changes) {
-	if s.rolledBack.Load() && (c.Account == nil || len(c.PreKeys) == 0) {
-		return
+	if c.Renewed {
+		s.rolledBack.Store(false)
 	}
-	s.rolledBack.Store(false)
-	if s.anchor != nil {
+	switch {
+	case s.anchor == nil:
+	case s.rolledBack.Load():
+		s.anchor.set(max(s.anchor.number, s.counters.commits+1))
+	default:
 		s.anchor.set(s.counters.commits)
 	}
 }

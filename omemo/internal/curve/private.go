@@ -41,6 +41,7 @@ func (p *Private) Public() Montgomery {
 
 // DH returns the X25519 shared secret with any public key, or [ErrZero].
 func (p *Private) DH(u Montgomery) ([32]byte, error) {
+	agreements.Add(1)
 	key := p.key.Load()
 	if key == nil {
 		var err error
@@ -60,6 +61,13 @@ func (p *Private) DH(u Montgomery) ([32]byte, error) {
 	}
 	return [32]byte(secret), nil
 }
+
+// agreements counts, so that tests can hold every message to the work it may
+// cause.
+var agreements atomic.Uint64
+
+// Agreements returns how many key agreements this process has begun.
+func Agreements() uint64 { return agreements.Load() }
 
 // clamped returns the scalar that X25519 and Ed25519 multiply with.
 func clamped(scalar *[32]byte) *edwards25519.Scalar {

@@ -180,9 +180,10 @@ func TestRolledBack(t *testing.T) {
 	if err := os.WriteFile(path, backup, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	consumed := &omemo.Changes{Account: []byte("record"), PreKeys: []omemo.PreKeyRow{{Version: omemo.V2, ID: 1}}}
+	run(true, some, consumed, some, some, some) // it comes further than it was
 	run(true, some)
-	run(true)
-	run(true, &omemo.Changes{Account: []byte("record"), PreKeys: []omemo.PreKeyRow{{Version: omemo.V2, ID: 1}}})
+	run(true, &omemo.Changes{Account: []byte("record"), Renewed: true})
 	run(false, some)
 	if err := os.WriteFile(anchor, lower, 0o600); err != nil {
 		t.Fatal(err)
