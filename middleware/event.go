@@ -105,6 +105,9 @@ var (
 	ErrClosed = errors.New("middleware: closed")
 	// ErrOffline: there is no session to send on.
 	ErrOffline = errors.New("middleware: no session")
+	// ErrRoomUnsupported: a message with content to or from a room, without
+	// Config.ExperimentalRooms.
+	ErrRoomUnsupported = errors.New("middleware: rooms are not supported yet")
 	// ErrNotJoined: a message to a room that the program has not joined through
 	// the session.
 	ErrNotJoined = errors.New("middleware: room was not joined")

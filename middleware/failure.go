@@ -17,7 +17,7 @@ func condition(err error) (condition, typ string) {
 	case errors.Is(err, ErrMessage):
 		return "bad-request", "modify"
 	case errors.Is(err, ErrRoomAnonymous), errors.Is(err, ErrRoomOpen), errors.Is(err, ErrRoomTooLarge),
-		errors.Is(err, ErrNotJoined), errors.Is(err, ErrRoomMember):
+		errors.Is(err, ErrNotJoined), errors.Is(err, ErrRoomUnsupported), errors.Is(err, ErrRoomMember):
 		return "not-acceptable", "cancel"
 	case errors.Is(err, ErrOccupant):
 		return "item-not-found", "cancel"

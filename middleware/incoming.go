@@ -54,6 +54,10 @@ func (l *link) incoming(ctx context.Context, e *stanza.Element) {
 		l.inClear(ctx, a)
 		return
 	}
+	if (a.room != "" || a.private) && !l.m.config.ExperimentalRooms {
+		l.refused(a.message, ErrRoomUnsupported)
+		return
+	}
 	l.openOne(ctx, a, found)
 }
 

@@ -91,6 +91,12 @@ func (l *link) send(ctx context.Context, e *stanza.Element) (result *Result, row
 		return result, nil, l.front.SendElement(ctx, e)
 	}
 	switch typ, _ := e.Attribute("type"); {
+	case !l.m.config.ExperimentalRooms && (typ == "groupchat" && l.m.config.policy(bare) != Off || l.rooms.private(to)):
+		if kind == signalling {
+			l.m.emit(Event{Kind: NotSent, Account: bare.String(), ID: id})
+			return result, nil, nil
+		}
+		return result, nil, ErrRoomUnsupported
 	case typ == "groupchat" && l.m.config.policy(bare) != Off:
 		rows, err = l.sealRoom(ctx, e, bare, kind, result)
 		return result, rows, err

@@ -52,7 +52,9 @@ func (l *link) work() {
 
 // doOwed does all that is owed, and returns when to look again by itself.
 func (l *link) doOwed(ctx context.Context) (time.Duration, error) {
-	l.rooms.refresh()
+	if l.m.config.ExperimentalRooms {
+		l.rooms.refresh()
+	}
 	if err := l.reannounce(ctx); err != nil {
 		return 0, err
 	}
