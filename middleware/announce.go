@@ -78,6 +78,9 @@ func (a *announcer) outgoingPresence(e *stanza.Element) bool {
 	out := a.announced()
 	a.mu.Unlock()
 	a.write(out)
+	if a.l.unheard.available() {
+		signal(a.l.wake)
+	}
 	if ask {
 		question := stanza.NewElement(stanza.NSClient, "iq", stanza.NewElement(nsDiscoInfo, "query")).
 			SetAttribute("type", "get").SetAttribute("id", a.probe).

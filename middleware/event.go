@@ -34,6 +34,7 @@ const (
 	SessionBuilt     // Account, Device, Version
 	SessionReplaced  // Account, Device, Version
 	SessionConfirmed // Account, Device, Version
+	ListPublished    // our own device list was published: Version
 	ListChanged      // a device list was learnt: Account, Version
 	OwnDeviceAdded   // a device unknown so far stands on our own list: Account, Device, Version
 	OwnDeviceRemoved // our device was missing on our own list, and was put back: Version
@@ -67,7 +68,7 @@ var eventNames = map[EventKind]string{
 	OwnDeviceAdded: "own device added",
 	Refused:        "refused", DeadLetter: "dead letter", NewDevice: "new device", IdentityChanged: "identity changed",
 	SessionBuilt: "session built", SessionReplaced: "session replaced", SessionConfirmed: "session confirmed",
-	ListChanged: "list changed", OwnDeviceRemoved: "own device removed", OwnDeviceContested: "own device contested",
+	ListPublished: "list published", ListChanged: "list changed", OwnDeviceRemoved: "own device removed", OwnDeviceContested: "own device contested",
 	DeviceStale: "device stale", DeviceReturned: "device returned", OptOutAsked: "opt-out asked", OptOutRefused: "opt-out refused",
 	RoomReady: "room ready", RoomUnfit: "room unfit", RecipientAdded: "recipient added",
 	RecipientRemoved: "recipient removed", UnknownOccupant: "unknown occupant",

@@ -102,7 +102,7 @@ func load(t *testing.T, address string, c middleware.Config) *program {
 			defer p.mu.Unlock()
 			for _, e := range p.events {
 				switch e.Kind {
-				case middleware.Published, middleware.ListChanged, middleware.Accepted, middleware.Progress:
+				case middleware.Published, middleware.ListPublished, middleware.ListChanged, middleware.Accepted, middleware.Progress:
 					continue
 				}
 				t.Logf("%s: %v %s/%d %v id=%s err=%v", address, e.Kind, e.Account, e.Device, e.Version, e.ID, e.Err)
@@ -132,11 +132,14 @@ func (p *program) attach(session *xmpp.Session, handler xmpp.Handler) *program {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
+	before, lists := 0, 0
 	if p.om != nil {
 		var err error
+		before = p.count(middleware.ListPublished)
 		if session, err = p.om.Wrap(ctx, session); err != nil {
 			p.t.Fatal(err)
 		}
+		lists = p.count(middleware.ListPublished) - before
 	}
 	p.session = session
 	if handler == nil {
@@ -152,6 +155,10 @@ func (p *program) attach(session *xmpp.Session, handler xmpp.Handler) *program {
 		p.t.Fatal(err)
 	}
 	p.flush()
+	// Lists that were published before the presence are published once more.
+	until(p.t, "own lists are published again", func() bool {
+		return p.count(middleware.ListPublished) >= before+2*lists
+	})
 	return p
 }
 

@@ -50,6 +50,7 @@ type link struct {
 	publishing map[omemo.Version]attempts
 
 	confirmed broadcast // a session was confirmed
+	unheard   unheard
 
 	wake    chan struct{} // for the worker: something is owed
 	marked  chan struct{} // for the flusher: something was marked

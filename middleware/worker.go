@@ -58,6 +58,9 @@ func (l *link) doOwed(ctx context.Context) (time.Duration, error) {
 	if err := l.reannounce(ctx); err != nil {
 		return 0, err
 	}
+	if err := l.tell(ctx); err != nil {
+		return 0, err
+	}
 	wait, again, err := l.catchingUp(ctx)
 	if err != nil {
 		return 0, err
