@@ -91,10 +91,16 @@ func (l *link) arrive(e *stanza.Element, bound string) (*arrival, error) {
 	if a.sender == "" || a.recipient == "" {
 		return nil, errOrigin
 	}
-	if result != nil {
-		e = result.Child(nsForward, "forwarded")
+	delay := a.message.Child(stanza.NSDelay, "delay")
+	for _, wrapper := range []*stanza.Element{result, sent, received} {
+		if wrapper == nil {
+			continue
+		}
+		if outer := wrapper.Child(nsForward, "forwarded").Child(stanza.NSDelay, "delay"); outer != nil {
+			delay = outer
+		}
 	}
-	if delay := e.Child(stanza.NSDelay, "delay"); delay != nil {
+	if delay != nil {
 		if stamp, err := time.Parse(time.RFC3339, attribute(delay, "stamp")); err == nil {
 			a.sent = stamp
 		}
@@ -200,10 +206,10 @@ func (a *archives) open(id, from string, l *link) bool {
 }
 
 // answered closes the query that an IQ answers, if it comes from where the query
-// went.
-func (a *archives) answered(iq *stanza.Element, own jid.JID) {
+// went, and reports whether there was one.
+func (a *archives) answered(iq *stanza.Element, own jid.JID) (closed bool) {
 	if t := attribute(iq, "type"); t != "result" && t != "error" {
-		return
+		return false
 	}
 	id := attribute(iq, "id")
 	a.mu.Lock()
@@ -211,6 +217,8 @@ func (a *archives) answered(iq *stanza.Element, own jid.JID) {
 	for query, q := range a.queries {
 		if q.iq == id && pep.Answers(own, q.to, attribute(iq, "from")) {
 			delete(a.queries, query)
+			closed = true
 		}
 	}
+	return closed
 }

@@ -72,8 +72,10 @@ func (l *link) catchingUp(ctx context.Context) (wait bool, again time.Duration, 
 	switch {
 	case explicit:
 		return true, 0, nil
+	case !active && busy:
+		return true, catchUpIdle, nil
 	case !active:
-		return busy, 0, nil
+		return false, 0, nil
 	case busy || left > 0:
 		return busy, max(left, time.Second), nil
 	}

@@ -1,5 +1,3 @@
-//go:build catalogue
-
 package middleware_test
 
 import (
@@ -18,7 +16,6 @@ import (
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
 	"example.org/omellium/omemo/storetest"
-	"mellium.im/xmlstream"
 )
 
 // state is what sending changes in a store: sessions, keys, and what waits.
@@ -127,8 +124,8 @@ func TestFailClosed(t *testing.T) {
 		}, want: context.DeadlineExceeded},
 		{name: "untrusted", config: func(c *middleware.Config) { c.Trust = omemo.Manual }, prepare: device, want: omemo.ErrUntrusted},
 		{name: "too large", config: func(c *middleware.Config) { c.MaxStanza = 100 }, prepare: device, want: middleware.ErrTooLarge},
-		{name: "above the limits", config: func(c *middleware.Config) { c.Limits.Bytes, c.Limits.Depth, c.Limits.Tokens = 1000, 32, 1000 }, prepare: device,
-			inner: `<body>canary` + strings.Repeat("x", 2000) + `</body>`},
+		{name: "above the limits", config: func(c *middleware.Config) { c.Limits.Bytes, c.Limits.Depth, c.Limits.Tokens = 30_000, 32, 1000 }, prepare: device,
+			inner: `<body>canary` + strings.Repeat("x", 31_000) + `</body>`},
 		{name: "too deep", prepare: device, inner: strings.Repeat(`<a xmlns="b">`, 50) + "canary" + strings.Repeat(`</a>`, 50)},
 		{name: "two bodies", prepare: device, inner: `<body>canary</body><body xml:lang="de">canary</body>`, want: middleware.ErrMessage},
 		{name: "text without element", prepare: device, inner: `canary`, want: middleware.ErrMessage},
@@ -157,7 +154,7 @@ func TestFailClosed(t *testing.T) {
 				if inner == "" {
 					inner = `<body>canary</body>`
 				}
-				result, err := a.om.Send(t.Context(), to(juliet), xmlstream.Inner(raw(`<m xmlns="jabber:client">`+inner+`</m>`)))
+				result, err := a.om.Send(t.Context(), to(juliet), children(inner))
 				if err == nil || tc.want != nil && !errors.Is(err, tc.want) {
 					t.Errorf("Send: error %v, want %v; result %+v", err, tc.want, result)
 				}
@@ -182,7 +179,7 @@ func TestFailClosed(t *testing.T) {
 // Every call to the store fails once while a first message is sent. It leaves
 // encrypted, or with an error not at all; sent again it arrives, and once.
 func TestFailClosedStore(t *testing.T) {
-	for number := 1; number <= 20; number++ {
+	for number := 1; number <= 14; number++ {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
 			srv := network(t, romeo, juliet)
 			b := connected(t, srv, juliet, chat(omemo.V2))
@@ -259,7 +256,7 @@ func (b *brittle) Write(p []byte) (int, error) {
 // Every write to the network fails while a first message is sent. What Send has
 // accepted arrives after the next Wrap, once; what it has not, never.
 func TestFailClosedNetwork(t *testing.T) {
-	for number := 1; number <= 12; number++ {
+	for number := 1; number <= 9; number++ {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
 			srv := network(t, romeo, juliet)
 			b := connected(t, srv, juliet, chat(omemo.V2))
@@ -278,8 +275,9 @@ func TestFailClosedNetwork(t *testing.T) {
 			conn.arm(1)
 			_, second := a.om.Send(t.Context(), to(juliet), text("canary second"))
 			<-a.done // Serve has ended
-			if _, err := a.om.Send(t.Context(), to(juliet), text("canary offline")); !errors.Is(err, middleware.ErrOffline) {
-				t.Errorf("offline: error %v", err)
+			_, offline := a.om.Send(t.Context(), to(juliet), text("canary offline"))
+			if offline != nil && !errors.Is(offline, middleware.ErrOffline) {
+				t.Errorf("offline: error %v", offline)
 			}
 			a.attach(dial(t, srv, romeo, nil), nil)
 			if _, err := a.om.Send(t.Context(), to(juliet), text("canary last")); err != nil {
@@ -292,6 +290,9 @@ func TestFailClosedNetwork(t *testing.T) {
 			}
 			if second == nil {
 				want = append(want, "canary second")
+			}
+			if offline == nil {
+				want = append(want, "canary offline")
 			}
 			want = append(want, "canary last")
 			if got := b.bodies(); !reflect.DeepEqual(got, want) {

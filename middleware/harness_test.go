@@ -209,6 +209,13 @@ func to(address string) stanza.Message {
 // raw returns a token reader of XML.
 func raw(s string) xml.TokenReader { return xml.NewDecoder(strings.NewReader(s)) }
 
+// children returns a token reader of several elements.
+func children(s string) xml.TokenReader {
+	r := raw(`<message xmlns="jabber:client">` + s + `</message>`)
+	_, _ = r.Token() // the start tag
+	return xmlstream.Inner(r)
+}
+
 // count returns how many events there were of a kind.
 func (p *program) count(kind middleware.EventKind) int {
 	p.mu.Lock()

@@ -149,6 +149,7 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 		l.trouble(err)
 		return
 	}
+	signal(l.wake) // a device that lists both versions now may be owed an invitation
 	if k.account == l.m.own.JID && !change.List.Contains(l.m.own.Device) {
 		l.directory.doubt(k)
 		signal(l.wake)
@@ -253,6 +254,9 @@ func (l *link) reopen(ctx context.Context, from omemo.Address) {
 			continue
 		}
 		a.live, a.journal = false, row.ID
+		if a.sent.After(row.Received) {
+			a.sent = row.Received
+		}
 		if found, err := stanza.Find(a.message); err == nil && len(found) > 0 {
 			l.openOne(ctx, a, found)
 		}

@@ -206,6 +206,7 @@ func (l *link) Refused(d front.Direction, start xml.StartElement, err error) {
 		l.failed(e, nil, err)
 		return
 	}
+	l.requests.refused(e, err)
 	from, _ := e.Attribute("from")
 	l.m.emit(Event{Kind: Refused, Account: bareOf(from), ID: id, Err: err})
 }
@@ -240,7 +241,9 @@ func (l *link) incomingOther(e *stanza.Element) {
 	if l.requests.answered(e) || l.announcer.incoming(e) {
 		return
 	}
-	l.archives.answered(e, l.full)
+	if l.archives.answered(e, l.full) {
+		signal(l.wake) // what has waited for it
+	}
 	if e.Name.Local == "presence" {
 		l.rooms.presence(e)
 	}

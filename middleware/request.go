@@ -25,8 +25,9 @@ type requests struct {
 }
 
 type waiting struct {
-	to    string
-	reply chan *stanza.Element
+	to      string
+	reply   chan *stanza.Element
+	refused chan error // the reply broke a limit
 }
 
 func (r *requests) init(l *link) {
@@ -40,7 +41,7 @@ func (r *requests) init(l *link) {
 func (l *link) Request(ctx context.Context, iq *stanza.Element) (*stanza.Element, error) {
 	r := &l.requests
 	to, _ := iq.Attribute("to")
-	w := waiting{to: to, reply: make(chan *stanza.Element, 1)}
+	w := waiting{to: to, reply: make(chan *stanza.Element, 1), refused: make(chan error, 1)}
 	r.mu.Lock()
 	r.last++
 	id := r.prefix + strconv.FormatUint(r.last, 36)
@@ -57,6 +58,8 @@ func (l *link) Request(ctx context.Context, iq *stanza.Element) (*stanza.Element
 	select {
 	case reply := <-w.reply:
 		return reply, nil
+	case err := <-w.refused:
+		return nil, fmt.Errorf("middleware: reply refused: %w", err)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("middleware: waiting for a reply: %w", ctx.Err())
 	case <-l.ctx.Done():
@@ -67,23 +70,43 @@ func (l *link) Request(ctx context.Context, iq *stanza.Element) (*stanza.Element
 // answered takes a reply to one of our requests. A reply from another address
 // than the one asked is dropped, and the real one still waited for.
 func (r *requests) answered(e *stanza.Element) bool {
+	w, ours := r.asked(e)
+	if w != nil {
+		select {
+		case w.reply <- e:
+		default:
+		}
+	}
+	return ours
+}
+
+// refused takes a reply that was not read, because it broke a limit. Of e there
+// is only the start tag.
+func (r *requests) refused(e *stanza.Element, err error) {
+	if w, _ := r.asked(e); w != nil {
+		select {
+		case w.refused <- err:
+		default:
+		}
+	}
+}
+
+// asked returns the request that an element answers, nil if it does not come from
+// where that went, and whether it is a reply to one of ours at all.
+func (r *requests) asked(e *stanza.Element) (w *waiting, ours bool) {
 	id, _ := e.Attribute("id")
 	typ, _ := e.Attribute("type")
 	if e.Name.Local != "iq" || !hasOurPrefix(id, r.prefix) || typ != "result" && typ != "error" {
-		return false
+		return nil, false
 	}
 	r.mu.Lock()
-	w, ok := r.waiting[id]
+	asked, ok := r.waiting[id]
 	r.mu.Unlock()
 	from, _ := e.Attribute("from")
-	if !ok || !pep.Answers(r.l.full, w.to, from) {
-		return true
+	if !ok || !pep.Answers(r.l.full, asked.to, from) {
+		return nil, true
 	}
-	select {
-	case w.reply <- e:
-	default:
-	}
-	return true
+	return &asked, true
 }
 
 // limited reports whether an element is a reply to one of our requests: those

@@ -100,7 +100,12 @@ func (d *device) seal(s *stage, v omemo.Version, p omemo.Plaintext, to string) *
 		p.V2 = nil
 	}
 	ok(d.t, d.m.SetList(ctx, s.victim.JID, v, []omemo.DeviceID{s.victim.Device}))
-	bundles := []*omemo.Bundle{s.bundle(v)}
+	var bundles []*omemo.Bundle
+	missing, err := d.m.Missing(ctx, p, []string{s.victim.JID})
+	ok(d.t, err)
+	if len(missing) > 0 {
+		bundles = append(bundles, s.bundle(v))
+	}
 	d.sent++
 	id := fmt.Sprintf("%s-%d", d.account, d.sent)
 	sealed, err := d.m.Encrypt(ctx, p, []string{s.victim.JID}, func(*omemo.Sealed) ([]omemo.Outgoing, error) {

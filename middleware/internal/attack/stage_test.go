@@ -70,12 +70,26 @@ func newStage(t *testing.T, v omemo.Version, change ...func(*middleware.Config))
 	t.Helper()
 	s := newScene(t, v, change...)
 	s.romeo.publish(s, v)
-	s.honest(s.romeo)
-	s.settle()
-	s.romeo.reads(s)
+	_, err := s.say(romeo, "hello")
+	ok(t, err)
+	s.answered(s.romeo)
 	s.honest(s.romeo)
 	s.settle()
 	return s
+}
+
+// answered waits until the victim has sent something to a device's account, and
+// has the device read it.
+func (s *stage) answered(d *device) {
+	s.t.Helper()
+	s.settle()
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	_, err := s.srv.Await(ctx, func(st xmpptest.Stanza) bool {
+		return st.Direction == xmpptest.FromClient && bytes.HasPrefix(st.XML, []byte("<message")) && bytes.Contains(st.XML, []byte(`to="`+d.account))
+	})
+	ok(s.t, err)
+	d.reads(s)
 }
 
 // newScene returns a stage on which nothing has happened yet.
@@ -451,4 +465,22 @@ func (s *stage) in(t *testing.T, name string, f func()) {
 		cases.Add(1)
 		f()
 	})
+}
+
+// safeBuffer is a buffer that several goroutines write to.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }

@@ -23,16 +23,17 @@ const childVariable = "OMELLIUM_CRASH_CHILD"
 
 // order is what a child is told.
 type order struct {
-	Do      string // name of the program
-	Store   string // of storeKinds
-	Where   string // file or URL of the store
-	Server  string // host:port
-	Next    int    // number of the first message to send
-	Answer  bool   // Config.Receive answers instead of handlers
-	Idle    bool   // sends nothing by itself
-	Version omemo.Version
-	Lease   int // time to live of a lease, milliseconds
-	Bytes   int // largest file, 0: no limit
+	Do       string // name of the program
+	Store    string // of storeKinds
+	Where    string // file or URL of the store
+	Anchors  string // directory of the anchors
+	Server   string // host:port
+	Next     int    // number of the first message to send
+	Answer   bool   // Config.Receive answers instead of handlers
+	Idle     bool   // sends nothing by itself
+	Version  omemo.Version
+	Lease    int    // time to live of a lease, milliseconds
+	Instance string // name under which a lease is retaken
 }
 
 // children are the programs.
@@ -45,7 +46,12 @@ var children = map[string]func(context.Context, order) error{
 func TestMain(m *testing.M) {
 	text := os.Getenv(childVariable)
 	if text == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if err := stopPostgres(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	var o order
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
@@ -140,7 +146,7 @@ func chat(ctx context.Context, o order) error {
 	p := newProgram(romeo, o.Version, func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", o.Server)
 	})
-	p.open = func(ctx context.Context) (omemo.Store, error) { return kind.open(ctx, o.Where, romeo, o) }
+	p.open = func(ctx context.Context) (omemo.Store, error) { return kind.open(ctx, o) }
 	p.catchUp = true
 	p.tell = func(text string) { fmt.Println("got", text) }
 	if o.Answer {

@@ -1,7 +1,6 @@
 package crash
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -29,38 +28,34 @@ func contend(ctx context.Context, o order) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	}()
 	for ctx.Err() == nil {
-		if err := serve(ctx, o); err != nil && ctx.Err() == nil {
+		switch err := serve(ctx, o); {
+		case errors.Is(err, omemo.ErrFenced), errors.Is(err, omemo.ErrClosed):
+			fmt.Println("fenced") // somebody else has the account
+		case err != nil && ctx.Err() == nil:
 			return err
 		}
+		time.Sleep(rand.N(200 * time.Millisecond)) // it is somebody else's turn
 	}
 	return nil
 }
 
 // serve serves the account once.
 func serve(ctx context.Context, o order) error {
-	store, err := storeKinds[o.Store].open(ctx, o.Where, romeo, o)
+	store, err := storeKinds[o.Store].open(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 	m, err := omemo.NewManager(ctx, store, omemo.Options{})
 	if err != nil {
-		return unlessTaken(err)
+		return err
 	}
 	for range 1 + rand.IntN(400) {
 		sealed, err := m.Encrypt(ctx, plaintext("something"), []string{juliet}, transient)
 		if err != nil {
-			return unlessTaken(err)
-		}
-		out := bufio.NewWriter(os.Stdout)
-		for _, message := range sealed.Messages {
-			for _, k := range message.Keys {
-				fmt.Fprintln(out, "sent", message.Version.Namespace(), k.Exchange, base64.StdEncoding.EncodeToString(k.Data))
-			}
-		}
-		if err := out.Flush(); err != nil {
 			return err
 		}
+		printSent(sealed)
 	}
 	if rand.IntN(20) == 0 {
 		os.Exit(3)
@@ -68,12 +63,26 @@ func serve(ctx context.Context, o order) error {
 	return nil
 }
 
-// unlessTaken passes errors over that tell that somebody else has the account.
-func unlessTaken(err error) error {
-	if errors.Is(err, omemo.ErrFenced) || errors.Is(err, omemo.ErrClosed) {
-		return nil
+// printSent prints what stands on the wire now, a line for each key.
+func printSent(sealed *omemo.Sealed) {
+	for _, message := range sealed.Messages {
+		for _, k := range message.Keys {
+			fmt.Println("sent", message.Version.Namespace(), k.Exchange, base64.StdEncoding.EncodeToString(k.Data))
+		}
 	}
-	return err
+}
+
+// parseSent reads a line of printSent.
+func parseSent(line string) (tappedKey, error) {
+	f := strings.Fields(line)
+	if len(f) != 4 || f[0] != "sent" {
+		return tappedKey{}, fmt.Errorf("a child prints %q", line)
+	}
+	b, err := base64.StdEncoding.DecodeString(f[3])
+	if err != nil {
+		return tappedKey{}, fmt.Errorf("a child prints %q: %w", line, err)
+	}
+	return parseKey(f[1], f[2] == "true", b)
 }
 
 func plaintext(text string) omemo.Plaintext {
@@ -89,7 +98,7 @@ func transient(*omemo.Sealed) ([]omemo.Outgoing, error) {
 func acquaint(t *testing.T, o order) {
 	t.Helper()
 	ctx := t.Context()
-	store, err := storeKinds[o.Store].open(ctx, o.Where, romeo, o)
+	store, err := storeKinds[o.Store].open(ctx, o)
 	ok(t, err)
 	defer store.Close()
 	m, err := omemo.NewManager(ctx, store, omemo.Options{})
@@ -113,6 +122,7 @@ type contest struct {
 	mu        sync.Mutex
 	sent      int
 	by        []int // messages of each contender
+	fenced    int   // times that one found out that it had lost the account
 	owner     int   // the last one to send
 	killed    time.Time
 	victim    int
@@ -121,19 +131,15 @@ type contest struct {
 
 // told takes a line of a contender.
 func (c *contest) told(who int, line string) {
-	f := strings.Fields(line)
-	if len(f) != 4 || f[0] != "sent" {
-		c.t.Errorf("contender prints %q", line)
+	if line == "fenced" {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.fenced++
 		return
 	}
-	b, err := base64.StdEncoding.DecodeString(f[3])
+	k, err := parseSent(line)
 	if err != nil {
-		c.t.Errorf("contender prints %q: %v", line, err)
-		return
-	}
-	k, err := parseKey(f[1], f[2] == "true", b)
-	if err != nil {
-		c.t.Errorf("contender prints %q: %v", line, err)
+		c.t.Error(err)
 		return
 	}
 	c.tap.use(k)
@@ -151,19 +157,20 @@ func (c *contest) told(who int, line string) {
 // TestExclusion has several processes serve one account at a time: no two of
 // them ever use the same message key.
 func TestExclusion(t *testing.T) {
-	sends := knob(t, "OMELLIUM_EXCLUSION_SENDS", 3000)
+	sends := knob(t, "OMELLIUM_EXCLUSION_SENDS", 3000, 1000)
 	for _, c := range []struct {
 		store     string
 		processes int
 	}{
 		{"SQLite", 4},
+		{"PostgreSQL", 8},
 	} {
 		t.Run(c.store, func(t *testing.T) { contestFor(t, c.store, c.processes, sends) })
 	}
 }
 
 func contestFor(t *testing.T, store string, processes, sends int) {
-	o := order{Do: "contender", Store: store, Where: storeKinds[store].fresh(t), Lease: 300}
+	o := order{Do: "contender", Store: store, Where: storeKinds[store].fresh(t), Anchors: t.TempDir(), Lease: 300}
 	acquaint(t, o)
 	c := &contest{t: t, tap: newWiretap(""), by: make([]int, processes), owner: -1}
 	contenders := make([]*child, processes)
@@ -205,6 +212,9 @@ func contestFor(t *testing.T, store string, processes, sends int) {
 			begin(owner)
 			kills++
 		case 1: // somebody is stopped for longer than a lease lasts, and goes on
+			if rand.IntN(2) == 0 && owner >= 0 {
+				who = owner
+			}
 			contenders[who].pause(time.Duration(o.Lease*2) * time.Millisecond)
 		}
 		for who, child := range contenders {
@@ -226,7 +236,8 @@ func contestFor(t *testing.T, store string, processes, sends int) {
 	if n := len(c.takeovers); n > 0 {
 		text = fmt.Sprintf("%v to %v, median %v", c.takeovers[0].Round(time.Millisecond), c.takeovers[n-1].Round(time.Millisecond), c.takeovers[n/2].Round(time.Millisecond))
 	}
-	t.Logf("%d sends by %d processes %v, %d kills of the owner, takeover after a kill: %s", c.sent, len(c.by), c.by, kills, text)
+	t.Logf("%d sends by %d processes %v, %d kills of the owner, fenced %d times, takeover after a kill: %s",
+		c.sent, len(c.by), c.by, kills, c.fenced, text)
 	if served := len(slices.DeleteFunc(slices.Clone(c.by), func(n int) bool { return n == 0 })); served < 2 {
 		t.Errorf("%d processes have ever had the account", served)
 	}

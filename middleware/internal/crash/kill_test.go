@@ -16,12 +16,17 @@ import (
 
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/sqlstore"
+	"example.org/omellium/omemo/sqlstore/postgres"
 	"example.org/omellium/omemo/sqlstore/sqlite"
 )
 
 // storeKind is a kind of store that several processes can open.
 type storeKind struct {
-	open func(ctx context.Context, where, account string, o order) (omemo.Store, error)
+	// lifetime is how long a child lives at most. It needs about a third of it to
+	// get online.
+	lifetime time.Duration
+	open     func(ctx context.Context, o order) (omemo.Store, error)
 	// fresh returns where a new store is.
 	fresh func(t *testing.T) string
 	// sound checks the database from outside.
@@ -30,8 +35,9 @@ type storeKind struct {
 
 var storeKinds = map[string]*storeKind{
 	"SQLite": {
-		open: func(ctx context.Context, where, account string, _ order) (omemo.Store, error) {
-			return sqlite.Open(ctx, where, account)
+		lifetime: 150 * time.Millisecond,
+		open: func(ctx context.Context, o order) (omemo.Store, error) {
+			return sqlite.Open(ctx, o.Where, romeo, sqlstore.WithAnchor(o.Anchors), sqlstore.WithWait())
 		},
 		fresh: func(t *testing.T) string { return filepath.Join(t.TempDir(), "store.db") },
 		sound: func(t *testing.T, where string) {
@@ -45,12 +51,27 @@ var storeKinds = map[string]*storeKind{
 			}
 		},
 	},
+	"PostgreSQL": {
+		lifetime: 300 * time.Millisecond,
+		open: func(ctx context.Context, o order) (omemo.Store, error) {
+			return postgres.Open(ctx, o.Where, romeo, sqlstore.WithAnchor(o.Anchors),
+				sqlstore.WithLease(time.Duration(o.Lease)*time.Millisecond), sqlstore.WithInstance(o.Instance))
+		},
+		fresh: postgresDatabase,
+		sound: func(t *testing.T, where string) {
+			db, err := sql.Open("pgx", where)
+			ok(t, err)
+			defer db.Close()
+			_, err = db.Exec(`CREATE EXTENSION amcheck`)
+			ok(t, err)
+			_, err = db.Exec(`SELECT bt_index_check(c.oid, true) FROM pg_class c JOIN pg_am m ON c.relam = m.oid
+				WHERE m.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p'`)
+			ok(t, err)
+		},
+	},
 }
 
 const (
-	// lifetime is how long a child lives at most. It needs about a third of it to
-	// get online.
-	lifetime = 150 * time.Millisecond
 	// backlog is how many messages of juliet's wait for romeo at most.
 	backlog = 20
 	// patience is how long something may take that is bound to happen.
@@ -86,13 +107,14 @@ func TestSIGKILL(t *testing.T) {
 	}{
 		{"SQLite", "OMELLIUM_KILLS_SQLITE", 50, false, omemo.V2},
 		{"SQLite", "OMELLIUM_KILLS_SQLITE", 50, true, omemo.Legacy},
+		{"PostgreSQL", "OMELLIUM_KILLS_POSTGRES", 10, false, omemo.Legacy},
 	} {
 		name := c.store + " handlers"
 		if c.answer {
 			name = c.store + " Receive"
 		}
 		t.Run(name, func(t *testing.T) {
-			kills := knob(t, c.knob, c.standard)
+			kills := knob(t, c.knob, c.standard, 10)
 			if c.store == "SQLite" {
 				kills = (kills + 1) / 2 // half of them for each of the two ways to receive
 			}
@@ -121,7 +143,10 @@ func newWar(t *testing.T, store string, answer bool, v omemo.Version) *war {
 	ok(t, srv.Befriend(romeo, juliet))
 	address, err := srv.Addr()
 	ok(t, err)
-	w.order = order{Do: "chat", Store: store, Where: storeKinds[store].fresh(t), Server: address, Answer: answer, Version: v}
+	w.order = order{
+		Do: "chat", Store: store, Where: storeKinds[store].fresh(t), Anchors: t.TempDir(), Server: address, Answer: answer, Version: v,
+		Lease: 300, Instance: "romeo", // so that the next child takes over at once
+	}
 	w.juliet = newProgram(juliet, v, srv.Dial)
 	onMemory(t, w.juliet)
 	w.juliet.tell = w.julietReads
@@ -252,7 +277,7 @@ func (w *war) fight(kills int) {
 		o.Next = w.next
 		c, err := start(o, w.romeoPrints)
 		ok(w.t, err)
-		timeout := time.After(rand.N(lifetime))
+		timeout := time.After(rand.N(storeKinds[o.Store].lifetime))
 		for dying := false; !dying; {
 			w.speak()
 			select {
@@ -299,14 +324,24 @@ func (w *war) peace() {
 
 // exactlyOnce checks what Config.Receive has written and answered.
 func (w *war) exactlyOnce() {
-	p := &program{file: w.order.Where}
+	db, err := sql.Open("sqlite", w.order.Where)
+	ok(w.t, err)
+	defer db.Close()
+	rows, err := db.Query(`SELECT text, count(*) FROM heard GROUP BY text`)
+	ok(w.t, err)
+	defer rows.Close()
+	stored := make(map[string]int)
+	for rows.Next() {
+		var text string
+		var times int
+		ok(w.t, rows.Scan(&text, &times))
+		stored[text] = times
+	}
+	ok(w.t, rows.Err())
 	for n := range w.said {
 		text := fmt.Sprintf("%s juliet %d", canary, n)
-		if times, _ := p.stored(w.t, text); times != 1 {
-			w.t.Errorf("%q is stored %d times", text, times)
-		}
-		if times := w.heard[answerTo(text)]; times != 1 {
-			w.t.Errorf("%q was answered %d times", text, times)
+		if stored[text] != 1 || w.heard[answerTo(text)] != 1 {
+			w.t.Errorf("%q is stored %d times and was answered %d times", text, stored[text], w.heard[answerTo(text)])
 		}
 	}
 }

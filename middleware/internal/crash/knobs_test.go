@@ -7,16 +7,20 @@ import (
 )
 
 // knob returns a number from the environment, or a standard that keeps a plain
-// "go test" short.
+// "go test" short, and one for "go test -short".
 //
 //	OMELLIUM_FAILPOINTS       every n-th crash point is tried; 1: all of them
 //	OMELLIUM_KILLS_SQLITE     kills of a program on SQLite
 //	OMELLIUM_KILLS_POSTGRES   kills of a program on PostgreSQL
 //	OMELLIUM_EXCLUSION_SENDS  messages of processes that contend for one account
-func knob(t testing.TB, name string, standard int) int {
+func knob(t testing.TB, name string, standard, short int) int {
 	t.Helper()
 	text := os.Getenv(name)
-	if text == "" {
+	switch {
+	case text != "":
+	case testing.Short():
+		return short
+	default:
 		return standard
 	}
 	n, err := strconv.Atoi(text)

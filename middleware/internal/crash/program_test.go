@@ -45,6 +45,7 @@ type program struct {
 	version omemo.Version
 	open    func(ctx context.Context) (omemo.Store, error)
 	file    string // of the store, if it has one
+	anchors string // directory of its anchors
 	dial    func(ctx context.Context) (net.Conn, error)
 	receive func(p *program, c *middleware.Config) // nil: handlers
 	tell    func(text string)                      // told of what a handler reads; may be nil

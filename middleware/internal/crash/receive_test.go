@@ -50,7 +50,7 @@ func (p *program) stored(t *testing.T, text string) (times, events int) {
 // reads messages and answers: each is in the table once, each answer arrives
 // once.
 func TestReceiveExactlyOnce(t *testing.T) {
-	stride := knob(t, "OMELLIUM_FAILPOINTS", 8)
+	stride := knob(t, "OMELLIUM_FAILPOINTS", 8, 40)
 	for _, v := range omemo.Versions() {
 		t.Run(v.String(), func(t *testing.T) {
 			t.Parallel()

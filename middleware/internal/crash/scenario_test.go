@@ -11,6 +11,7 @@ import (
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
+	"example.org/omellium/omemo/sqlstore"
 	"example.org/omellium/omemo/sqlstore/sqlite"
 )
 
@@ -54,8 +55,10 @@ var stores = []struct {
 func onMemory(_ *testing.T, p *program) { p.open = inMemory(p.account) }
 
 func onSQLite(t *testing.T, p *program) {
-	p.file = filepath.Join(t.TempDir(), "store.db")
-	p.open = func(ctx context.Context) (omemo.Store, error) { return sqlite.Open(ctx, p.file, p.account) }
+	p.file, p.anchors = filepath.Join(t.TempDir(), "store.db"), t.TempDir()
+	p.open = func(ctx context.Context) (omemo.Store, error) {
+		return sqlite.Open(ctx, p.file, p.account, sqlstore.WithAnchor(p.anchors))
+	}
 }
 
 func inMemory(account string) func(context.Context) (omemo.Store, error) {
