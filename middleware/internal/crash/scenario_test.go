@@ -92,6 +92,7 @@ func newWorld(t *testing.T, s *scenario, v omemo.Version, open opener) *world {
 	for _, p := range w.peers {
 		onMemory(t, p)
 		ok(t, p.live(w.ctx))
+		synctest.Wait() // two that change one device list at once can undo each other
 	}
 	return w
 }
