@@ -147,6 +147,7 @@ func (u *unit) deliver(o *Opened) {
 		})
 	}
 	if d.Within != nil {
+		u.from = o.Session.peer
 		u.within(d.Within)
 	}
 }

@@ -139,7 +139,13 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 	var choices []choice
 	var peers []Peer
 	for _, jid := range jids {
-		for _, c := range u.versions(jid) {
+		devices := u.versions(jid)
+		if u.from.JID == jid && !slices.ContainsFunc(devices, func(c choice) bool { return c.peer.Address == u.from.Address }) {
+			// Whoever has just written can be answered, though no list of theirs was
+			// seen that has this device.
+			devices = append(devices, choice{peer: u.from})
+		}
+		for _, c := range devices {
 			if c.peer.Address == (Address{own.jid, own.device}) {
 				continue
 			}

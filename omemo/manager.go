@@ -151,6 +151,7 @@ type unit struct {
 	known    map[string]knowledge // changed knowledge
 	events   []Event
 	after    []func() // run when the commit is done
+	from     Peer     // whose message is answered inside its commit
 }
 
 func (m *Manager) unit() *unit {

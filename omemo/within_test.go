@@ -117,3 +117,25 @@ func TestAnswersAreSealedInsideTheCommit(t *testing.T) {
 		a.reads(b.send("three", alice), "three")
 	})
 }
+
+// A message may come from somebody of whom no device list was seen: its answer
+// goes to the device that has sent it.
+func TestStrangersAreAnsweredInsideTheCommit(t *testing.T) {
+	versions(t, func(t *testing.T, v omemo.Version) {
+		ctx := t.Context()
+		w := newWorld(t)
+		a, b := w.join(alice, omemo.Options{}), w.join(bob, omemo.Options{})
+		a.lists(bob, v)
+		m, err := omemo.NewManager(ctx, &transacting{tap: b.store}, omemo.Options{})
+		b.ok(err)
+		b.m = m
+		var answer *omemo.Sealed
+		_, err = b.m.Decrypt(ctx, b.find(a.send("question", bob)), within(func(_ context.Context, _ any, seal omemo.SealFunc) error {
+			var err error
+			answer, err = seal(both("answer"), []string{alice}, stanzas("answer", alice))
+			return err
+		}))
+		b.ok(err)
+		a.reads(answer, "answer")
+	})
+}

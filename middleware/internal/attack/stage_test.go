@@ -1,5 +1,3 @@
-//go:build catalogue
-
 package attack
 
 import (
@@ -61,7 +59,6 @@ type stage struct {
 	delivered []*stanza.Element // messages that the program has read
 	markers   map[string]bool
 	events    []middleware.Event
-	logs      bytes.Buffer
 }
 
 // newStage returns a stage on which victim and contact have talked already, in

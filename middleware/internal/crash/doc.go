@@ -6,6 +6,7 @@
 //     store and at any write to the network; scenario_test.go and failpoint_test.go
 //     let it die at each of them.
 //   - kill_test.go and exclusion_test.go work with real processes and real kills.
+//   - receive_test.go does the same to Config.Receive, which reads exactly once.
 //   - rollback_test.go, trouble_test.go and scan_test.go look at restored copies,
 //     at disks that fail, and at what is left on them.
 //

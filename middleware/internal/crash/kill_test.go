@@ -23,10 +23,7 @@ import (
 
 // storeKind is a kind of store that several processes can open.
 type storeKind struct {
-	// lifetime is how long a child lives at most. It needs about a third of it to
-	// get online.
-	lifetime time.Duration
-	open     func(ctx context.Context, o order) (omemo.Store, error)
+	open func(ctx context.Context, o order) (omemo.Store, error)
 	// fresh returns where a new store is.
 	fresh func(t *testing.T) string
 	// sound checks the database from outside.
@@ -35,7 +32,6 @@ type storeKind struct {
 
 var storeKinds = map[string]*storeKind{
 	"SQLite": {
-		lifetime: 150 * time.Millisecond,
 		open: func(ctx context.Context, o order) (omemo.Store, error) {
 			return sqlite.Open(ctx, o.Where, romeo, sqlstore.WithAnchor(o.Anchors), sqlstore.WithWait())
 		},
@@ -52,7 +48,6 @@ var storeKinds = map[string]*storeKind{
 		},
 	},
 	"PostgreSQL": {
-		lifetime: 300 * time.Millisecond,
 		open: func(ctx context.Context, o order) (omemo.Store, error) {
 			return postgres.Open(ctx, o.Where, romeo, sqlstore.WithAnchor(o.Anchors),
 				sqlstore.WithLease(time.Duration(o.Lease)*time.Millisecond), sqlstore.WithInstance(o.Instance))
@@ -93,6 +88,8 @@ type war struct {
 	open     map[string]string // juliet's texts that romeo has not reported → stanza id
 	said     int               // by juliet
 	lives    int               // children that got online
+	lifetime time.Duration     // of a child, at most: some are killed before they get online
+	adapted  int               // lives when that was last looked at
 	next     int
 }
 
@@ -262,14 +259,19 @@ func (w *war) speak() {
 	}
 }
 
-// meet lets a child live until its device can be written to.
+// meet lets a child live until its device can be written to, and finds out how
+// long it takes to get online.
 func (w *war) meet() {
 	o := w.order
 	o.Idle = true
-	c, err := start(o, w.romeoPrints)
-	ok(w.t, err)
-	w.await("romeo gets online", func() bool { return w.lives > 0 })
-	ok(w.t, c.end())
+	for round := range 2 { // the first one makes the account
+		begin := time.Now()
+		c, err := start(o, w.romeoPrints)
+		ok(w.t, err)
+		w.await("romeo gets online", func() bool { return w.lives > round })
+		w.lifetime = min(3*time.Since(begin), time.Second)
+		ok(w.t, c.end())
+	}
 }
 
 // fight starts children and kills them.
@@ -280,7 +282,7 @@ func (w *war) fight(kills int) {
 		o.Next = w.next
 		c, err := start(o, w.romeoPrints)
 		ok(w.t, err)
-		timeout := time.After(rand.N(storeKinds[o.Store].lifetime))
+		timeout := time.After(rand.N(w.lifetime))
 		for dying := false; !dying; {
 			w.speak()
 			select {
@@ -290,6 +292,7 @@ func (w *war) fight(kills int) {
 			}
 		}
 		c.kill()
+		w.adapt()
 		if w.t.Failed() {
 			w.t.FailNow()
 		}
@@ -297,8 +300,24 @@ func (w *war) fight(kills int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	keys, resent := w.tap.used()
+	if w.lives-2 < kills/5 {
+		w.t.Errorf("%d of %d children were killed before they got online", kills-w.lives+2, kills)
+	}
 	w.t.Logf("%d kills in %v, %d of them online; %d messages accepted, %d said to it, %d message keys, %d stanzas sent again",
-		kills, time.Since(begin).Round(time.Millisecond), w.lives, len(w.accepted), w.said, keys, resent)
+		kills, time.Since(begin).Round(time.Millisecond), w.lives-2, len(w.accepted), w.said, keys, resent)
+}
+
+// adapt lets children live longer if too few get online, and shorter if nearly
+// all do: other work on the machine comes and goes.
+func (w *war) adapt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lives == w.adapted {
+		w.lifetime = min(w.lifetime*11/10, 2*time.Second)
+	} else {
+		w.lifetime = w.lifetime * 24 / 25
+	}
+	w.adapted = w.lives
 }
 
 // peace lets a last child live until nothing is left to do, and draws up the
