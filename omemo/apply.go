@@ -137,17 +137,15 @@ func (u *unit) received(o *Opened) {
 }
 
 // deliver puts a message into the inbox.
-func (u *unit) deliver(o *Opened) {
-	d := &o.Delivery
+func (u *unit) deliver(event string, d *Delivery) {
 	if d.Stanza != nil && d.Within == nil {
 		u.inbox++
 		d.Seq = u.inbox
 		u.changes.Inbox = append(u.changes.Inbox, InboxRow{
-			Seq: d.Seq, Event: o.Event, Stanza: d.Stanza, Received: u.now,
+			Seq: d.Seq, Event: event, Stanza: d.Stanza, Received: u.now,
 		})
 	}
 	if d.Within != nil {
-		u.from = o.Session.peer
 		u.within(d.Within)
 	}
 }

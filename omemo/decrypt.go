@@ -96,7 +96,8 @@ func (m *Manager) Decrypt(ctx context.Context, msg *Message, v Verify) (*Opened,
 			}
 			u.received(o)
 			u.heed(o)
-			u.deliver(o) // last: what runs within the commit begins here
+			u.from = o.Session.peer
+			u.deliver(o.Event, &o.Delivery) // last: what runs within the commit begins here
 		}
 		if msg.Journal != 0 {
 			u.changes.DropJournal = append(u.changes.DropJournal, msg.Journal)
@@ -364,6 +365,9 @@ func notNil(b []byte) []byte {
 	}
 	return b
 }
+
+// echoEvent names an own message that a room has sent back.
+func echoEvent(hash [32]byte) string { return base64.RawURLEncoding.EncodeToString(hash[:16]) }
 
 // eventID names a message by what makes it unique: sender, ratchet key, number.
 func eventID(p Peer, h ratchet.Header) string {

@@ -49,6 +49,9 @@ type Outgoing struct {
 	// Transient: not worth sending again (chat states). It is not kept in the
 	// outbox.
 	Transient bool
+	// Echo is kept until a room sends the message back, if it is for one: see
+	// Manager.Echo.
+	Echo *Echo
 }
 
 // Render makes the exact bytes that will leave from a sealed message. It runs
@@ -423,6 +426,9 @@ func (u *unit) render(sealed *Sealed, r Render) error {
 			u.outbox++ // a number of a commit that fails is never used: gaps are harmless
 			row.Seq = u.outbox
 			u.changes.Outbox = append(u.changes.Outbox, row)
+		}
+		if o.Echo != nil {
+			u.changes.Echoes = append(u.changes.Echoes, EchoRow{o.Echo.Hash, row.Seq, u.now, o.Echo.Content})
 		}
 		sealed.Outbox = append(sealed.Outbox, row)
 	}

@@ -170,9 +170,10 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	if err := f(u); err != nil {
 		return err
 	}
-	inbox, outbox := m.marks.take()
-	u.changes.DropInbox = append(u.changes.DropInbox, inbox...)
-	u.changes.DropOutbox = append(u.changes.DropOutbox, outbox...)
+	riding := m.marks.take()
+	u.changes.DropInbox = append(u.changes.DropInbox, riding.inbox...)
+	u.changes.DropOutbox = append(u.changes.DropOutbox, riding.outbox...)
+	u.changes.Occupants = append(u.changes.Occupants, riding.occupants...)
 	if u.account != nil {
 		u.changes.Account = u.account.record()
 	}
@@ -181,7 +182,7 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	}
 	changes := u.changes // the store's own: within works on the unit's, once for each attempt
 	if err := m.store.Commit(ctx, &changes); err != nil {
-		m.marks.add(inbox, outbox)
+		m.marks.back(riding)
 		if errors.Is(err, ErrFenced) || errors.Is(err, ErrClosed) {
 			m.forget()
 		}
@@ -304,37 +305,54 @@ func (m *Manager) read(ctx context.Context, f func(u *unit) error) error {
 	return f(m.unit())
 }
 
-// marks are removals whose loss only costs a repetition.
+// marks are changes that wait for a commit to ride with: their loss only costs a
+// repetition.
 type marks struct {
-	mu            sync.Mutex
-	inbox, outbox []uint64
+	mu sync.Mutex
+	marked
 }
 
-func (k *marks) add(inbox, outbox []uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.inbox = append(k.inbox, inbox...)
-	k.outbox = append(k.outbox, outbox...)
+type marked struct {
+	inbox, outbox []uint64 // to be removed
+	occupants     []OccupantRow
 }
 
-func (k *marks) take() (inbox, outbox []uint64) {
+func (k *marks) add(more marked) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	inbox, outbox = k.inbox, k.outbox
-	k.inbox, k.outbox = nil, nil
-	return inbox, outbox
+	k.inbox = append(k.inbox, more.inbox...)
+	k.outbox = append(k.outbox, more.outbox...)
+	k.occupants = append(k.occupants, more.occupants...)
+}
+
+// back puts back what could not be committed. Of two for one row, the newer
+// counts.
+func (k *marks) back(taken marked) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.inbox = append(taken.inbox, k.inbox...)
+	k.outbox = append(taken.outbox, k.outbox...)
+	k.occupants = append(taken.occupants, k.occupants...)
+}
+
+func (k *marks) take() marked {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken := k.marked
+	k.marked = marked{}
+	return taken
 }
 
 func (k *marks) empty() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.inbox)+len(k.outbox) == 0
+	return len(k.inbox)+len(k.outbox)+len(k.occupants) == 0
 }
 
 // Later has rows removed by the next commit: messages that the application has
 // read, stanzas that the server has. It does not wait. Flush commits them when
 // nothing else does.
-func (m *Manager) Later(inbox, outbox []uint64) { m.marks.add(inbox, outbox) }
+func (m *Manager) Later(inbox, outbox []uint64) { m.marks.add(marked{inbox: inbox, outbox: outbox}) }
 
 // Flush commits what Later has collected.
 func (m *Manager) Flush(ctx context.Context) error {

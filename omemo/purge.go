@@ -81,7 +81,7 @@ func (u *unit) dropSessions(ctx context.Context, p Peer) error {
 	return err
 }
 
-// dropQueued removes work, journal and outbox of accounts. Decrypted messages
+// dropQueued removes work, journal and outbox of accounts, and their nicks. Decrypted messages
 // are not removed: they have not been read yet.
 func (u *unit) dropQueued(ctx context.Context, of func(jid string) bool) error {
 	owed, err := u.store.Owed(ctx)
@@ -103,9 +103,18 @@ func (u *unit) dropQueued(ctx context.Context, of func(jid string) bool) error {
 		}
 	}
 	outbox, err := u.store.Outbox(ctx, 0, outboxAll)
+	if err != nil {
+		return err
+	}
 	for _, row := range outbox {
 		if of(row.Chat) {
 			u.changes.DropOutbox = append(u.changes.DropOutbox, row.Seq)
+		}
+	}
+	occupants, err := u.store.Occupants(ctx)
+	for _, row := range occupants {
+		if of(row.Account) {
+			u.changes.DropOccupants = append(u.changes.DropOccupants, row.OccupantID)
 		}
 	}
 	return err
@@ -156,6 +165,13 @@ func (m *Manager) Reset(ctx context.Context) error {
 		}
 		for _, row := range inbox {
 			u.changes.DropInbox = append(u.changes.DropInbox, row.Seq)
+		}
+		echoes, err := u.store.Echoes(ctx)
+		if err != nil {
+			return err
+		}
+		for _, row := range echoes {
+			u.changes.DropEchoes = append(u.changes.DropEchoes, row.Hash)
 		}
 		// The marks of the old sessions are of no use to another identity.
 		u.changes.Ended = nil

@@ -45,6 +45,18 @@ func (InboxRow) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted)
 func (InboxRow) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // Format prints "redacted" whatever the verb.
+func (EchoRow) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalText returns "redacted", so that no encoder writes secrets by accident.
+func (EchoRow) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Format prints "redacted" whatever the verb.
+func (Echo) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalText returns "redacted", so that no encoder writes secrets by accident.
+func (Echo) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Format prints "redacted" whatever the verb.
 func (State) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // MarshalText returns "redacted", so that no encoder writes secrets by accident.

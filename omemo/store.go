@@ -41,6 +41,12 @@ type Store interface {
 	Owed(ctx context.Context) ([]OwedRow, error)
 	// Cursors returns all archive positions.
 	Cursors(ctx context.Context) ([]Cursor, error)
+	// Occupants returns who had the nicks of rooms; of all rooms if none is
+	// named.
+	Occupants(ctx context.Context, rooms ...string) ([]OccupantRow, error)
+	// Echoes returns own messages that have not come back from their rooms; all
+	// of them if no hash is given.
+	Echoes(ctx context.Context, hashes ...[32]byte) ([]EchoRow, error)
 	// Commit writes everything in c, durably, or nothing. When it returns an
 	// error other than ErrFenced and ErrClosed, the caller may try again; the
 	// store has then made sure that the first attempt has had no effect.
@@ -103,6 +109,11 @@ type Changes struct {
 	DropOwed    []OwedID
 	Cursors     []Cursor
 
+	Occupants     []OccupantRow
+	DropOccupants []OccupantID
+	Echoes        []EchoRow
+	DropEchoes    [][32]byte
+
 	// Renewed: nothing is left of the sending state of before, so that
 	// State.RolledBack need not be told any more.
 	Renewed bool
@@ -121,7 +132,8 @@ func (c *Changes) empty() bool {
 			len(c.Skipped)+len(c.DropSkipped)+len(c.TrimSkipped)+len(c.Ended)+
 			len(c.Contacts)+len(c.Devices)+len(c.DropDevices)+len(c.Trust)+
 			len(c.Inbox)+len(c.DropInbox)+len(c.Outbox)+len(c.DropOutbox)+
-			len(c.Journal)+len(c.DropJournal)+len(c.Owed)+len(c.DropOwed)+len(c.Cursors) == 0
+			len(c.Journal)+len(c.DropJournal)+len(c.Owed)+len(c.DropOwed)+len(c.Cursors)+
+			len(c.Occupants)+len(c.DropOccupants)+len(c.Echoes)+len(c.DropEchoes) == 0
 }
 
 // PreKeyRow is an own one-time pre key.

@@ -53,6 +53,9 @@ func (m *Manager) Upkeep(ctx context.Context) (FollowUp, error) {
 		}
 		if u.now.Sub(u.pruned).Abs() >= prunePause {
 			u.changes.PruneEnded = u.now.Add(-pruneAfter)
+			if err := u.pruneRooms(ctx); err != nil {
+				return err
+			}
 			u.after = append(u.after, func() { u.Manager.pruned = u.now })
 		}
 		return nil

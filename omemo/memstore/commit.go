@@ -60,6 +60,9 @@ func checkNumbers(c *omemo.Changes) error {
 	for i := range c.Owed {
 		all |= c.Owed[i].Session
 	}
+	for i := range c.Echoes {
+		all |= c.Echoes[i].Outbox
+	}
 	if all > math.MaxInt64 {
 		return fmt.Errorf("memstore: an id or sequence number has more than 63 bits")
 	}
@@ -138,6 +141,13 @@ func (r *rows) remove(c *omemo.Changes) {
 	for _, id := range c.DropOwed {
 		delete(r.owed, id)
 	}
+	for _, id := range c.DropOccupants {
+		delete(r.occupants, id)
+	}
+	for _, hash := range c.DropEchoes {
+		clear(r.echoes[hash].Content)
+		delete(r.echoes, hash)
+	}
 }
 
 func (r *rows) insert(c *omemo.Changes) {
@@ -197,6 +207,13 @@ func (r *rows) insert(c *omemo.Changes) {
 	for _, row := range c.Cursors {
 		row.When = stamp(row.When)
 		r.cursors[row.Archive] = row
+	}
+	for _, row := range c.Occupants {
+		row.Since, row.Seen = stamp(row.Since), stamp(row.Seen)
+		r.occupants[row.OccupantID] = row
+	}
+	for _, row := range c.Echoes {
+		r.echoes[row.Hash] = echoRow(row)
 	}
 }
 

@@ -186,6 +186,43 @@ func (s *Store) Cursors(ctx context.Context) ([]omemo.Cursor, error) {
 	return slices.Collect(maps.Values(s.rows.cursors)), nil
 }
 
+// Occupants implements omemo.Store.
+func (s *Store) Occupants(ctx context.Context, rooms ...string) ([]omemo.OccupantRow, error) {
+	unlock, err := s.rlock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var found []omemo.OccupantRow
+	for _, row := range s.rows.occupants {
+		if len(rooms) == 0 || slices.Contains(rooms, row.Room) {
+			found = append(found, row)
+		}
+	}
+	return found, nil
+}
+
+// Echoes implements omemo.Store.
+func (s *Store) Echoes(ctx context.Context, hashes ...[32]byte) ([]omemo.EchoRow, error) {
+	unlock, err := s.rlock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var found []omemo.EchoRow
+	if len(hashes) == 0 {
+		for _, row := range s.rows.echoes {
+			found = append(found, echoRow(row))
+		}
+	}
+	for _, hash := range distinct(hashes) {
+		if row, ok := s.rows.echoes[hash]; ok {
+			found = append(found, echoRow(row))
+		}
+	}
+	return found, nil
+}
+
 // distinct returns the values without repetitions, in their order.
 func distinct[T comparable](values []T) []T {
 	if len(values) < 2 {
@@ -214,5 +251,10 @@ func outboxRow(r omemo.OutboxRow) omemo.OutboxRow {
 
 func journalRow(r omemo.JournalRow) omemo.JournalRow {
 	r.Stanza, r.Received = bytes.Clone(r.Stanza), stamp(r.Received)
+	return r
+}
+
+func echoRow(r omemo.EchoRow) omemo.EchoRow {
+	r.Content, r.Created = bytes.Clone(r.Content), stamp(r.Created)
 	return r
 }

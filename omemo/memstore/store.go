@@ -36,6 +36,9 @@ func New(account string) *Store {
 		contacts: make(map[string]*contact),
 		owed:     make(map[omemo.OwedID]omemo.OwedRow),
 		cursors:  make(map[string]omemo.Cursor),
+
+		occupants: make(map[omemo.OccupantID]omemo.OccupantRow),
+		echoes:    make(map[[32]byte]omemo.EchoRow),
 	}
 	r.owner = &Store{rows: r}
 	return r.owner
@@ -85,6 +88,8 @@ type rows struct {
 	journal       queue[omemo.JournalRow]
 	owed          map[omemo.OwedID]omemo.OwedRow
 	cursors       map[string]omemo.Cursor
+	occupants     map[omemo.OccupantID]omemo.OccupantRow
+	echoes        map[[32]byte]omemo.EchoRow
 }
 
 // skippedID names a skipped message key within its session.

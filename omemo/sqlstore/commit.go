@@ -94,6 +94,10 @@ func clip(c *omemo.Changes) *omemo.Changes {
 	clipSlice(&d.Owed)
 	clipSlice(&d.DropOwed)
 	clipSlice(&d.Cursors)
+	clipSlice(&d.Occupants)
+	clipSlice(&d.DropOccupants)
+	clipSlice(&d.Echoes)
+	clipSlice(&d.DropEchoes)
 	return &d
 }
 
@@ -244,6 +248,8 @@ func write(w *writer, c *omemo.Changes) error {
 	do(len(c.DropOutbox), func() error { return outbox.drop(w, c.DropOutbox) })
 	do(len(c.DropJournal), func() error { return journal.drop(w, c.DropJournal) })
 	do(len(c.DropOwed), func() error { return owed.drop(w, c.DropOwed) })
+	do(len(c.DropOccupants), func() error { return occupants.drop(w, c.DropOccupants) })
+	do(len(c.DropEchoes), func() error { return echoes.drop(w, c.DropEchoes) })
 
 	do(len(c.PreKeys), func() error { return preKeys.write(w, c.PreKeys) })
 	do(len(c.Sessions), func() error { return writeSessions(w, c.Sessions) })
@@ -257,6 +263,8 @@ func write(w *writer, c *omemo.Changes) error {
 	do(len(c.Journal), func() error { return journal.write(w, c.Journal) })
 	do(len(c.Owed), func() error { return owed.write(w, c.Owed) })
 	do(len(c.Cursors), func() error { return cursors.write(w, c.Cursors) })
+	do(len(c.Occupants), func() error { return occupants.write(w, c.Occupants) })
+	do(len(c.Echoes), func() error { return echoes.write(w, c.Echoes) })
 
 	for _, t := range c.TrimSkipped {
 		do(1, func() error { return trim(w, t) })

@@ -33,6 +33,7 @@ func TestPlans(t *testing.T) {
 	tables := []*table{
 		&preKeys.table, &sessions.table, &skipped.table, &ended.table, &contacts.table, &devices.table, &trust.table,
 		&inbox.table, &outbox.table, &journal.table, &owed.table, &cursors.table,
+		&occupants.table, &echoes.table,
 	}
 	var statements []string
 	for _, n := range pieces {
@@ -45,6 +46,7 @@ func TestPlans(t *testing.T) {
 			contacts.pick([]column{jidColumn}, n),
 			devices.pick([]column{jidColumn}, n),
 			trust.pick([]column{jidColumn}, n),
+			occupants.pick(occupants.key[:1], n),
 		)
 	}
 	statements = append(statements,

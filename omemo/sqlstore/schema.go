@@ -170,6 +170,26 @@ var steps = [][]string{
 			PRIMARY KEY (account, archive)
 		) {clustered}`,
 	},
+	{
+		`CREATE TABLE omemo_occupant (
+			account BIGINT NOT NULL,
+			room TEXT NOT NULL,
+			nick TEXT NOT NULL,
+			n BIGINT NOT NULL,
+			jid TEXT NOT NULL,
+			since BIGINT NOT NULL,
+			seen BIGINT NOT NULL,
+			PRIMARY KEY (account, room, nick, n)
+		) {clustered}`,
+		`CREATE TABLE omemo_echo (
+			account BIGINT NOT NULL,
+			hash {bytes} NOT NULL,
+			outbox BIGINT NOT NULL,
+			created BIGINT NOT NULL,
+			content {bytes} NOT NULL,
+			PRIMARY KEY (account, hash)
+		) {clustered}`,
+	},
 }
 
 // checksum names the text of a step.

@@ -165,6 +165,16 @@ func (f *FaultStore) Cursors(ctx context.Context) ([]omemo.Cursor, error) {
 	return result(f, "Cursors", func() ([]omemo.Cursor, error) { return f.below.Cursors(ctx) })
 }
 
+// Occupants implements omemo.Store.
+func (f *FaultStore) Occupants(ctx context.Context, rooms ...string) ([]omemo.OccupantRow, error) {
+	return result(f, "Occupants", func() ([]omemo.OccupantRow, error) { return f.below.Occupants(ctx, rooms...) })
+}
+
+// Echoes implements omemo.Store.
+func (f *FaultStore) Echoes(ctx context.Context, hashes ...[32]byte) ([]omemo.EchoRow, error) {
+	return result(f, "Echoes", func() ([]omemo.EchoRow, error) { return f.below.Echoes(ctx, hashes...) })
+}
+
 // Commit implements omemo.Store.
 func (f *FaultStore) Commit(ctx context.Context, c *omemo.Changes) error {
 	return f.call("Commit", func() error { return f.below.Commit(ctx, c) })

@@ -109,6 +109,8 @@ func everyCall(ctx context.Context, s omemo.Store) map[string]error {
 	_, errs["Journal"] = s.Journal(ctx, omemo.Address{})
 	_, errs["Owed"] = s.Owed(ctx)
 	_, errs["Cursors"] = s.Cursors(ctx)
+	_, errs["Occupants"] = s.Occupants(ctx)
+	_, errs["Echoes"] = s.Echoes(ctx)
 	errs["Commit"] = s.Commit(ctx, &omemo.Changes{Account: []byte("not to be seen")})
 	return errs
 }

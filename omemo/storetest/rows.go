@@ -70,6 +70,12 @@ func testOverwrite(t *testing.T, open Opener) {
 		for i := range c.Cursors {
 			c.Cursors[i].Position = "later"
 		}
+		for i := range c.Occupants {
+			c.Occupants[i].Account, c.Occupants[i].Seen = "tybalt@capulet.example", at(26)
+		}
+		for i := range c.Echoes {
+			c.Echoes[i].Content, c.Echoes[i].Outbox = []byte("<other/>"), 3
+		}
 	}
 	// Before the rows that count, some with the same keys that do not.
 	before := sample()
@@ -85,6 +91,8 @@ func testOverwrite(t *testing.T, open Opener) {
 	c.Journal = append(before.Journal, c.Journal...)
 	c.Owed = append(before.Owed, c.Owed...)
 	c.Cursors = append(before.Cursors, c.Cursors...)
+	c.Occupants = append(before.Occupants, c.Occupants...)
+	c.Echoes = append(before.Echoes, c.Echoes...)
 	commit(t, s, c)
 	same(t, read(t, s, keysOf(want)), expected(want))
 }
@@ -116,6 +124,12 @@ func removals(c *omemo.Changes) *omemo.Changes {
 	for _, row := range c.Owed {
 		r.DropOwed = append(r.DropOwed, row.OwedID)
 	}
+	for _, row := range c.Occupants {
+		r.DropOccupants = append(r.DropOccupants, row.OccupantID)
+	}
+	for _, row := range c.Echoes {
+		r.DropEchoes = append(r.DropEchoes, row.Hash)
+	}
 	return &r
 }
 
@@ -140,6 +154,7 @@ func testRemoveBeforeInsert(t *testing.T, open Opener) {
 	r := removals(c)
 	r.PreKeys, r.Sessions, r.Skipped, r.Devices = c.PreKeys, c.Sessions, c.Skipped, c.Devices
 	r.Inbox, r.Outbox, r.Journal, r.Owed = c.Inbox, c.Outbox, c.Journal, c.Owed
+	r.Occupants, r.Echoes = c.Occupants, c.Echoes
 	commit(t, s, r)
 	same(t, read(t, s, keysOf(c)), expected(sample()))
 }
@@ -162,6 +177,10 @@ func many(n int) *omemo.Changes {
 		c.Journal = append(c.Journal, omemo.JournalRow{ID: seq, From: p.Address, Stanza: []byte("<message/>")})
 		c.Owed = append(c.Owed, omemo.OwedRow{OwedID: omemo.OwedID{Kind: omemo.OwedCompletion, Peer: p, Session: seq}, Since: at(4).Add(time.Duration(i) * time.Second)})
 		c.Cursors = append(c.Cursors, omemo.Cursor{Archive: fmt.Sprintf("room%d@example.org", i), Position: "p"})
+		c.Occupants = append(c.Occupants, omemo.OccupantRow{
+			OccupantID: omemo.OccupantID{Room: fmt.Sprintf("room%d@example.org", i%7), Nick: fmt.Sprint(i)}, Account: "a@example.org",
+		})
+		c.Echoes = append(c.Echoes, omemo.EchoRow{Hash: [32]byte{byte(i), byte(i >> 8)}, Outbox: seq, Content: []byte("<body/>")})
 	}
 	return c
 }
@@ -203,7 +222,7 @@ func testBatches(t *testing.T, open Opener) {
 		commit(t, s, r)
 		left := read(t, s, k)
 		if len(left.PreKeys)+len(left.Sessions)+len(left.Skipped)+len(left.Ended)+len(left.Devices)+
-			len(left.Inbox)+len(left.Outbox)+len(left.Journal)+len(left.Owed) != 0 {
+			len(left.Inbox)+len(left.Outbox)+len(left.Journal)+len(left.Owed)+len(left.Occupants)+len(left.Echoes) != 0 {
 			t.Errorf("%d rows: not all were removed: %+v", n, left)
 		}
 	}
@@ -251,6 +270,12 @@ func testReadSome(t *testing.T, open Opener) {
 	if a, err := s.Accounts(ctx, "user0@example.org"); err != nil || len(a.Devices) != 3 {
 		t.Errorf("devices of one account: got %d, %v, want 3", len(a.Devices), err)
 	}
+	if rows, err := s.Occupants(ctx, "room1@example.org", "room1@example.org", "room99@example.org"); err != nil || len(rows) != 5 {
+		t.Errorf("Occupants: got %d, %v, want 5", len(rows), err)
+	}
+	if rows, err := s.Echoes(ctx, c.Echoes[29].Hash, c.Echoes[30].Hash, c.Echoes[29].Hash); err != nil || len(rows) != 1 {
+		t.Errorf("Echoes: got %d, %v, want 1", len(rows), err)
+	}
 	for name, read := range map[string]func() (int, error){
 		"Sessions": func() (int, error) { r, err := s.Sessions(ctx, nil); return len(r), err },
 		"Skipped":  func() (int, error) { r, err := s.Skipped(ctx, nil); return len(r), err },
@@ -273,12 +298,12 @@ func testCopies(t *testing.T, open Opener) {
 			clear(b)
 		}
 	}
-	spoil(c.Account, c.Sessions[1].Record, c.Inbox[0].Stanza, c.Outbox[0].Stanza, c.Journal[0].Stanza)
+	spoil(c.Account, c.Sessions[1].Record, c.Inbox[0].Stanza, c.Outbox[0].Stanza, c.Journal[0].Stanza, c.Echoes[0].Content)
 	c.Outbox[0].Devices[0] = omemo.Peer{}
 	c.Contacts[0].Lists[omemo.V2] = at(50)
 	got := read(t, s, k)
 	same(t, got, expected(sample()))
-	spoil(got.State.Account, got.Inbox[0].Stanza, got.Outbox[0].Stanza, got.Journal[0].Stanza)
+	spoil(got.State.Account, got.Inbox[0].Stanza, got.Outbox[0].Stanza, got.Journal[0].Stanza, got.Echoes[0].Content)
 	for i := range got.Sessions {
 		spoil(got.Sessions[i].Record)
 	}

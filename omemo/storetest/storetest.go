@@ -88,6 +88,9 @@ type content struct {
 	Journal  []omemo.JournalRow
 	Owed     []omemo.OwedRow
 	Cursors  []omemo.Cursor
+
+	Occupants []omemo.OccupantRow
+	Echoes    []omemo.EchoRow
 }
 
 // keys say which rows content is asked for, where a store cannot list them.
@@ -115,7 +118,7 @@ func read(t *testing.T, s omemo.Store, k keys) content {
 	t.Helper()
 	ctx := t.Context()
 	var c content
-	var errs [12]error
+	var errs [14]error
 	c.State, errs[0] = s.Load(ctx)
 	for i, v := range omemo.Versions() {
 		var rows []omemo.PreKeyRow
@@ -133,6 +136,8 @@ func read(t *testing.T, s omemo.Store, k keys) content {
 	c.Journal, errs[9] = s.Journal(ctx, omemo.Address{})
 	c.Owed, errs[10] = s.Owed(ctx)
 	c.Cursors, errs[11] = s.Cursors(ctx)
+	c.Occupants, errs[12] = s.Occupants(ctx)
+	c.Echoes, errs[13] = s.Echoes(ctx)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatalf("reading the store: %v", err)
 	}
@@ -156,6 +161,9 @@ func expected(c *omemo.Changes) content {
 		Journal:  slices.Clone(c.Journal),
 		Owed:     slices.Clone(c.Owed),
 		Cursors:  slices.Clone(c.Cursors),
+
+		Occupants: slices.Clone(c.Occupants),
+		Echoes:    slices.Clone(c.Echoes),
 	}
 	for _, r := range c.Inbox {
 		e.State.Inbox = max(e.State.Inbox, r.Seq)
@@ -175,6 +183,8 @@ func (c *content) normalize() {
 	order(c.Contacts, func(r omemo.Contact) string { return r.JID })
 	order(c.Devices, func(r omemo.Device) string { return r.Peer.String() })
 	order(c.Trust, func(r omemo.TrustRecord) string { return r.JID + r.Fingerprint.String() })
+	order(c.Occupants, func(r omemo.OccupantRow) string { return fmt.Sprint(r.OccupantID) })
+	order(c.Echoes, func(r omemo.EchoRow) string { return string(r.Hash[:]) })
 	order(c.Cursors, func(r omemo.Cursor) string { return r.Archive })
 	for i := range c.Contacts {
 		if len(c.Contacts[i].Lists) == 0 {
@@ -307,6 +317,15 @@ func sample() *omemo.Changes {
 		Cursors: []omemo.Cursor{
 			{Archive: account, Position: "28482-98726-73623", When: at(12)},
 			{Archive: "room@chat.example"},
+		},
+		Occupants: []omemo.OccupantRow{
+			{OccupantID: omemo.OccupantID{Room: "room@chat.example", Nick: "nurse"}, Account: "nurse@capulet.example", Since: at(13), Seen: at(14)},
+			{OccupantID: omemo.OccupantID{Room: "room@chat.example", Nick: "nurse", N: 1<<32 - 1}, Account: "romeo@montague.example", Since: at(15)},
+			{OccupantID: omemo.OccupantID{Room: "hall@chat.example", Nick: " "}},
+		},
+		Echoes: []omemo.EchoRow{
+			{Hash: fill(12), Outbox: 1<<63 - 1, Created: at(16), Content: []byte("<body/>")},
+			{Hash: fill(13), Content: []byte("<body/>")},
 		},
 	}
 }

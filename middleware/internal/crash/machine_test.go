@@ -225,6 +225,14 @@ func (d *disk) Cursors(ctx context.Context) ([]omemo.Cursor, error) {
 	return call(d, read, func() ([]omemo.Cursor, error) { return d.Store.Cursors(ctx) })
 }
 
+func (d *disk) Occupants(ctx context.Context, rooms ...string) ([]omemo.OccupantRow, error) {
+	return call(d, read, func() ([]omemo.OccupantRow, error) { return d.Store.Occupants(ctx, rooms...) })
+}
+
+func (d *disk) Echoes(ctx context.Context, hashes ...[32]byte) ([]omemo.EchoRow, error) {
+	return call(d, read, func() ([]omemo.EchoRow, error) { return d.Store.Echoes(ctx, hashes...) })
+}
+
 func (d *disk) Commit(ctx context.Context, c *omemo.Changes) error {
 	_, err := call(d, commit, func() (struct{}, error) { return struct{}{}, d.Store.Commit(ctx, c) })
 	return err

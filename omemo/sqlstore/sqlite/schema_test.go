@@ -16,7 +16,7 @@ func TestSchema(t *testing.T) {
 	}{
 		{"newer", `INSERT INTO omemo_schema SELECT max(step) + 1, 'of the future' FROM omemo_schema`, omemo.ErrNewer},
 		{"another", `UPDATE omemo_schema SET checksum = 'of somebody else'`, omemo.ErrCorrupt},
-		{"step missing", `UPDATE omemo_schema SET step = step + 1`, omemo.ErrCorrupt},
+		{"step missing", `DELETE FROM omemo_schema WHERE step = 1`, omemo.ErrCorrupt},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "store.db")
