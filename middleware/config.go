@@ -54,6 +54,15 @@ type Config struct {
 	// omemo.BlindBeforeVerification.
 	Trust omemo.TrustPolicy
 
+	// AskTrust, if it is set, is asked about the devices that would not get a
+	// message because nobody has decided about their keys: about all of them at
+	// once, before anything leaves. What it decides is recorded; devices that it
+	// says nothing about stay undecided and get nothing. If it fails, the message is
+	// not sent. It is asked once about a key in a chat, in one session. Other
+	// messages to the chat wait for it, messages to others do not; it must not send
+	// anything itself. By default nobody is asked: UndecidedDevices tells.
+	AskTrust func(ctx context.Context, q TrustQuestion) ([]omemo.Decision, error)
+
 	// MinTrust is what the key of a sender must be worth for its messages to be
 	// delivered: undecided, which is the default, trusted blindly, or verified.
 	// Messages from distrusted keys never are. Those that are not are read and

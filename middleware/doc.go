@@ -30,7 +30,7 @@
 //
 // middleware.go and link.go hold an account and one connection of it. class.go
 // decides what a stanza is; outgoing.go, incoming.go and arrival.go are the two
-// ways, rewrite.go the forms a message has on them; directory.go keeps device
+// ways, rewrite.go the forms a message has on them; ask.go asks about undecided devices; directory.go keeps device
 // lists; setup.go and advert.go bring our own device in order and keep it so,
 // life.go, prune.go, optout.go and catchup.go are what an application may do with
 // it and others; worker.go does what is owed; inbox.go and

@@ -17,6 +17,11 @@ const (
 	SendFailed                      // did not leave: Account, ID, Err, Result if there is one
 	NotSent                         // signalling dropped because no device reads it: Account, ID
 
+	// UndecidedDevices: devices get no messages to a chat because nobody has decided
+	// about their keys. Once for each key and chat in a session: Account (the
+	// chat), ID, Result (these devices alone).
+	UndecidedDevices
+
 	// About messages that come in.
 	NotForUs          // no key for this device: Account, Device
 	Undecryptable     // refused: Account, Device, ID, Err
@@ -65,8 +70,9 @@ var eventNames = map[EventKind]string{
 	Accepted: "accepted", SendFailed: "send failed", NotSent: "not sent", NotForUs: "not for us",
 	Undecryptable: "undecryptable", Duplicate: "duplicate", PlaintextReceived: "plain text received",
 	SignallingDropped: "signalling dropped", Untrusted: "untrusted", IdentityShared: "identity shared",
-	OwnDeviceAdded: "own device added",
-	Refused:        "refused", DeadLetter: "dead letter", NewDevice: "new device", IdentityChanged: "identity changed",
+	OwnDeviceAdded:   "own device added",
+	UndecidedDevices: "undecided devices",
+	Refused:          "refused", DeadLetter: "dead letter", NewDevice: "new device", IdentityChanged: "identity changed",
 	SessionBuilt: "session built", SessionReplaced: "session replaced", SessionConfirmed: "session confirmed",
 	ListPublished: "list published", ListChanged: "list changed", OwnDeviceRemoved: "own device removed", OwnDeviceContested: "own device contested",
 	DeviceStale: "device stale", DeviceReturned: "device returned", OptOutAsked: "opt-out asked", OptOutRefused: "opt-out refused",

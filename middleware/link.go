@@ -40,6 +40,7 @@ type link struct {
 	directory directory
 	announcer announcer
 	settler   settler
+	asked     asked
 	archives  archives
 	siblings  siblings
 	roster    roster

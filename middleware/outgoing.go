@@ -197,6 +197,9 @@ func (l *link) sealWith(
 	}
 	split := l.m.config.SplitStanzas != nil && l.m.config.SplitStanzas(chat)
 	render := func(s *omemo.Sealed) ([]omemo.Outgoing, error) { return l.m.assemble(draft, s, split) }
+	if kind != signalling {
+		encrypt = l.asking(ctx, chat, draft.id, encrypt)
+	}
 	sealed, err := encrypt(render)
 	var size *sizeError
 	if errors.As(err, &size) && size.least <= l.m.config.MaxStanza {

@@ -132,18 +132,19 @@ func (u *unit) noteTrust(jid string, f Fingerprint, t Trust) {
 
 // trust returns what a key is worth: the recorded decision, else the policy's.
 // Blind trust is recorded when it is first used, so that a later verification
-// of another key of the account does not take it back.
+// of another key of the account need not take it back; a policy may.
 func (u *unit) trust(a Address, f Fingerprint) Trust {
 	k := u.knows(a.JID)
-	if t, ok := k.trust[f]; ok {
-		return t.Trust
+	recorded, decided := k.trust[f]
+	if decided && recorded.Trust != TrustedBlindly {
+		return recorded.Trust
 	}
-	q := TrustQuery{JID: a.JID, Device: a.Device, Fingerprint: f, Own: a.JID == u.own().jid}
+	q := TrustQuery{JID: a.JID, Device: a.Device, Fingerprint: f, Own: a.JID == u.own().jid, Blind: decided}
 	for _, t := range k.trust {
 		q.AnyVerified = q.AnyVerified || t.Trust == Verified
 	}
 	t := u.options.Policy(q)
-	if t == TrustedBlindly {
+	if t == TrustedBlindly && !decided {
 		u.noteTrust(a.JID, f, t)
 	}
 	return t

@@ -33,8 +33,7 @@ func (t Trust) String() string {
 // Sendable reports whether keys of this trust are encrypted to.
 func (t Trust) Sendable() bool { return t == TrustedBlindly || t == Verified }
 
-// TrustQuery is what a policy decides about: a key that no decision is recorded
-// for.
+// TrustQuery is what a policy decides about: a key that nobody has decided about.
 type TrustQuery struct {
 	JID         string
 	Device      DeviceID
@@ -43,31 +42,13 @@ type TrustQuery struct {
 	Own bool
 	// AnyVerified: a key of this account was verified before.
 	AnyVerified bool
+	// Blind: the key was trusted blindly before. That is recorded when it is first
+	// used.
+	Blind bool
 }
 
-// TrustPolicy says what an undecided key is worth. Recorded decisions come
-// first: a policy is not asked about them.
+// TrustPolicy says what a key is worth that nobody has decided about. What was
+// decided, by a person or by a trust message, comes first: a policy is not asked
+// about it. Blind trust is no decision. A policy may be called often; it must not
+// call the Manager.
 type TrustPolicy func(TrustQuery) Trust
-
-// BlindBeforeVerification trusts the keys of an account blindly until one of
-// them was verified; later ones stay undecided. It is the default.
-func BlindBeforeVerification(q TrustQuery) Trust {
-	if q.AnyVerified {
-		return Undecided
-	}
-	return TrustedBlindly
-}
-
-// Manual leaves every key undecided until a person decides.
-func Manual(TrustQuery) Trust { return Undecided }
-
-// ManualOwn returns a policy that leaves other devices of our own account
-// undecided, because a server can add one, and asks others about the rest.
-func ManualOwn(others TrustPolicy) TrustPolicy {
-	return func(q TrustQuery) Trust {
-		if q.Own {
-			return Undecided
-		}
-		return others(q)
-	}
-}

@@ -291,21 +291,6 @@ func (m *Manager) Introduce(ctx context.Context, p Peer) (bool, error) {
 	return owed, err
 }
 
-// SetTrust records a decision about an identity key of an account. It holds for
-// both versions.
-func (m *Manager) SetTrust(ctx context.Context, jid string, f Fingerprint, t Trust) error {
-	return m.work(ctx, func(u *unit) error {
-		if err := u.learn(ctx, jid); err != nil {
-			return err
-		}
-		u.noteTrust(jid, f, t)
-		if t.byPerson() {
-			u.befriend(jid)
-		}
-		return nil
-	})
-}
-
 // TrustOf returns what a key of an account is worth at this moment.
 func (m *Manager) TrustOf(ctx context.Context, a Address, f Fingerprint) (Trust, error) {
 	var t Trust

@@ -1,0 +1,253 @@
+package omemo_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"example.org/omellium/omemo"
+)
+
+// The words of the tables below.
+const (
+	un = omemo.Undecided
+	bl = omemo.TrustedBlindly
+	ve = omemo.Verified
+	di = omemo.Distrusted
+)
+
+// policyRows say what a key is worth that nobody has decided about: of a contact,
+// before and after another key of it was verified; of our own account, likewise.
+// never: the key was not used yet. blind: it was trusted blindly before.
+var policyRows = []struct {
+	name         string
+	policy       func(key omemo.Fingerprint) omemo.TrustPolicy
+	never, blind [4]omemo.Trust
+}{
+	{"default", nil, [4]omemo.Trust{bl, un, bl, un}, [4]omemo.Trust{bl, bl, bl, bl}},
+	{"blind", always(omemo.Blind), [4]omemo.Trust{bl, bl, bl, bl}, [4]omemo.Trust{bl, bl, bl, bl}},
+	{"blind before verification", always(omemo.BlindBeforeVerification), [4]omemo.Trust{bl, un, bl, un}, [4]omemo.Trust{bl, bl, bl, bl}},
+	{"TOAKAFA", always(omemo.TOAKAFA), [4]omemo.Trust{bl, un, bl, un}, [4]omemo.Trust{bl, un, bl, un}},
+	{"manual", always(omemo.Manual), [4]omemo.Trust{un, un, un, un}, [4]omemo.Trust{bl, bl, bl, bl}},
+	{"manual for own", always(omemo.ManualOwn(omemo.Blind)), [4]omemo.Trust{bl, bl, un, un}, [4]omemo.Trust{bl, bl, bl, bl}},
+	{"allowed accounts", list(alice, bob), [4]omemo.Trust{bl, bl, bl, bl}, [4]omemo.Trust{bl, bl, bl, bl}},
+	{"allowed key", func(key omemo.Fingerprint) omemo.TrustPolicy {
+		return omemo.AllowList(map[string][]omemo.Fingerprint{alice: {{1}, key}, bob: {key}})
+	}, [4]omemo.Trust{ve, ve, ve, ve}, [4]omemo.Trust{ve, ve, ve, ve}},
+	{"another key is allowed", func(omemo.Fingerprint) omemo.TrustPolicy {
+		return omemo.AllowList(map[string][]omemo.Fingerprint{alice: {{1}}, bob: {{1}}})
+	}, [4]omemo.Trust{di, di, di, di}, [4]omemo.Trust{di, di, di, di}},
+	{"not on the list", list(carol), [4]omemo.Trust{di, di, di, di}, [4]omemo.Trust{di, di, di, di}},
+	{"custom", always(func(q omemo.TrustQuery) omemo.Trust {
+		if q.Own || q.AnyVerified {
+			return omemo.Distrusted
+		}
+		return omemo.Verified
+	}), [4]omemo.Trust{ve, di, di, di}, [4]omemo.Trust{ve, di, di, di}},
+}
+
+func always(p omemo.TrustPolicy) func(omemo.Fingerprint) omemo.TrustPolicy {
+	return func(omemo.Fingerprint) omemo.TrustPolicy { return p }
+}
+
+func list(jids ...string) func(omemo.Fingerprint) omemo.TrustPolicy {
+	allowed := make(map[string][]omemo.Fingerprint)
+	for _, jid := range jids {
+		allowed[jid] = nil
+	}
+	return always(omemo.AllowList(allowed))
+}
+
+// TestEveryPolicyInEveryState sends to and receives from one device under every
+// policy, in every recorded state, before and after another key of its account
+// was verified.
+func TestEveryPolicyInEveryState(t *testing.T) {
+	for _, row := range policyRows {
+		for column := range 4 {
+			own, after := column >= 2, column%2 == 1
+			for recorded, want := range map[string]omemo.Trust{
+				"never": row.never[column], "blind": row.blind[column], "undecided": un, "verified": ve, "distrusted": di,
+			} {
+				t.Run(fmt.Sprintf("%s/own=%t/after=%t/%s", row.name, own, after, recorded), func(t *testing.T) {
+					checkPolicy(t, row.policy, own, after, recorded, want)
+				})
+			}
+		}
+	}
+}
+
+func checkPolicy(t *testing.T, policy func(omemo.Fingerprint) omemo.TrustPolicy, own, after bool, recorded string, want omemo.Trust) {
+	ctx := t.Context()
+	w := newWorld(t)
+	account := bob
+	if own {
+		account = alice
+	}
+	device := w.join(account, omemo.Options{})
+	o := omemo.Options{}
+	if policy != nil {
+		o.Policy = policy(device.fingerprint())
+	}
+	a := w.join(alice, o)
+	w.meet(omemo.V2)
+	states := map[string]omemo.Trust{"blind": bl, "undecided": un, "verified": ve, "distrusted": di}
+	if trust, ok := states[recorded]; ok {
+		a.ok(a.m.SetTrust(ctx, account, device.fingerprint(), trust))
+	}
+	if after {
+		a.ok(a.m.SetTrust(ctx, account, omemo.Fingerprint{9}, omemo.Verified))
+	}
+	a.restart()
+	a.trusts(device, want)
+
+	// The way out: to the account itself, where the device is the only one.
+	served := want == bl || want == ve
+	sealed, err := a.trySend(both("out"), account)
+	switch {
+	case !served && !errors.Is(err, omemo.ErrUntrusted), served && err != nil:
+		t.Fatalf("%v is sent to: %v", want, err)
+	case served:
+		if o := device.reads(sealed, "out"); o.Event == "" {
+			t.Error("no event")
+		}
+	case len(sealed.Messages) != 0 || len(sealed.Devices) != 1 || sealed.Devices[0].Trust != want:
+		t.Fatalf("%+v", sealed)
+	}
+	// The way in: it is read, and marked.
+	if opened := a.reads(device.send("in", alice), "in"); opened.Trust != want {
+		t.Errorf("its message is %v, want %v", opened.Trust, want)
+	}
+}
+
+func TestWhatIsTakenOffTheListIsNotTrusted(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.join(alice, omemo.Options{Policy: list(alice, bob)(omemo.Fingerprint{})}), w.join(bob, omemo.Options{})
+	w.meet(omemo.V2)
+	b.reads(a.send("one", bob), "one")
+	a.options.Policy = list(alice, carol)(omemo.Fingerprint{})
+	a.restart()
+	if _, err := a.trySend(both("two"), bob); !errors.Is(err, omemo.ErrUntrusted) {
+		t.Errorf("sent to an account that was taken off: %v", err)
+	}
+}
+
+func TestDecisionsAreTakenTogetherOrNotAtAll(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.join(alice, omemo.Options{}), w.join(bob, omemo.Options{})
+	before := a.store.dump()
+	good := omemo.Decision{JID: bob, Fingerprint: b.fingerprint(), Trust: omemo.Verified}
+	for _, bad := range []omemo.Decision{{}, {JID: bob}, {Fingerprint: omemo.Fingerprint{1}}, {JID: bob, Fingerprint: omemo.Fingerprint{1}, Trust: 9}, {JID: bob, Fingerprint: omemo.Fingerprint{1}, Trust: -1}} {
+		if err := a.m.Decide(t.Context(), good, bad); err == nil || a.store.dump() != before {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	a.ok(a.m.Decide(t.Context(), good, omemo.Decision{JID: carol, Fingerprint: omemo.Fingerprint{1}, Trust: omemo.Distrusted}))
+	a.restart()
+	a.trusts(b, omemo.Verified)
+}
+
+// believer is what a device that decides believes of another, worked out beside the
+// code: what was recorded, and the policy's rule.
+type believer struct {
+	rule    int // index of policyRows
+	decided map[omemo.Fingerprint]omemo.Trust
+	blind   map[omemo.Fingerprint]bool
+}
+
+// verdict says what a device is worth.
+func (j *believer) verdict(p *party, all []*party) omemo.Trust {
+	if t, ok := j.decided[p.fingerprint()]; ok {
+		return t
+	}
+	column := 0
+	if p.jid == alice {
+		column = 2
+	}
+	if slices.ContainsFunc(all, func(other *party) bool { return other.jid == p.jid && j.decided[other.fingerprint()] == ve }) {
+		column++
+	}
+	if j.blind[p.fingerprint()] {
+		return policyRows[j.rule].blind[column]
+	}
+	return policyRows[j.rule].never[column]
+}
+
+// TestNoPayloadKeyWithoutTrust sends, decides and adds devices in any order under
+// every policy, and searches all that has left for keys of devices that were not
+// trusted at that moment.
+func TestNoPayloadKeyWithoutTrust(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		j := &believer{decided: make(map[omemo.Fingerprint]omemo.Trust), blind: make(map[omemo.Fingerprint]bool)}
+		j.rule = rapid.SampledFrom([]int{0, 1, 2, 3, 4, 5, 6, 9, 10}).Draw(r, "policy")
+		w := newWorld(r)
+		o := omemo.Options{}
+		if policy := policyRows[j.rule].policy; policy != nil {
+			o.Policy = policy(omemo.Fingerprint{})
+		}
+		a := w.join(alice, o)
+		v := rapid.SampledFrom(omemo.Versions()).Draw(r, "version")
+		others := func() []*party { return w.parties[1:] }
+		w.join(bob, omemo.Options{})
+		w.meet(v)
+		for range rapid.IntRange(3, 12).Draw(r, "steps") {
+			switch rapid.IntRange(0, 3).Draw(r, "step") {
+			case 0:
+				if len(w.parties) < 6 {
+					w.join(rapid.SampledFrom([]string{alice, bob}).Draw(r, "account"), omemo.Options{})
+					w.meet(v)
+				}
+			case 1:
+				p := rapid.SampledFrom(others()).Draw(r, "device")
+				trust := rapid.SampledFrom([]omemo.Trust{un, ve, di}).Draw(r, "trust")
+				a.ok(a.m.SetTrust(a.ctx, p.jid, p.fingerprint(), trust))
+				j.decided[p.fingerprint()] = trust
+			case 2:
+				a.restart()
+			default:
+				checkCapture(r, a, j, others())
+			}
+		}
+		checkCapture(r, a, j, others())
+	})
+}
+
+func checkCapture(r *rapid.T, a *party, j *believer, others []*party) {
+	allowed := make(map[omemo.Address]bool)
+	reachable := false
+	for _, p := range others {
+		trust := j.verdict(p, others)
+		allowed[p.address()] = trust == bl || trust == ve
+		reachable = reachable || p.jid == bob && allowed[p.address()]
+	}
+	sealed, err := a.trySend(both("text"), bob)
+	if reachable != (err == nil) || err != nil && !errors.Is(err, omemo.ErrUntrusted) {
+		r.Fatalf("%v; a device that may be sent to: %t", err, reachable)
+	}
+	got := make(map[omemo.Address]bool)
+	for _, message := range sealed.Messages {
+		for _, k := range message.Keys {
+			if !allowed[k.Address] {
+				r.Fatalf("%v got a key", k.Address)
+			}
+			got[k.Address] = true
+		}
+	}
+	for _, p := range others {
+		if err == nil && j.verdict(p, others) == bl {
+			defer func() { j.blind[p.fingerprint()] = true }() // recorded with the message
+		}
+		if err == nil && allowed[p.address()] && !got[p.address()] {
+			r.Fatalf("%v got no key", p.address())
+		}
+	}
+	for _, row := range sealed.Outbox {
+		for _, p := range row.Devices {
+			if !allowed[p.Address] {
+				r.Fatalf("%v stands in the outbox", p)
+			}
+		}
+	}
+}
