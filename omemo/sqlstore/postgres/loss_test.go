@@ -20,7 +20,7 @@ import (
 
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/sqlstore"
-	"example.org/omellium/omemo/sqlstore/postgres/internal/pgtest"
+	"example.org/omellium/omemo/storetest/pgtest"
 )
 
 func stdlibOpen(t *testing.T, url string) *sql.DB {

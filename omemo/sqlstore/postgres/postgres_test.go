@@ -10,7 +10,7 @@ import (
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/sqlstore"
 	"example.org/omellium/omemo/sqlstore/postgres"
-	"example.org/omellium/omemo/sqlstore/postgres/internal/pgtest"
+	"example.org/omellium/omemo/storetest/pgtest"
 	"example.org/omellium/omemo/storetest"
 )
 
