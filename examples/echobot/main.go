@@ -5,6 +5,16 @@
 // It is mellium's echo bot with three statements more, which encrypt it, and a
 // loop around the connection. It logs to standard error and stops on SIGINT or
 // SIGTERM.
+//
+// Its state stands in a file, or in a PostgreSQL database:
+//
+//	PGPASSWORD=… XMPP_PASSWORD=… echobot -jid bot@example.net -db postgres://bot@db.example.net/bots
+//
+// Any number of replicas may run on one PostgreSQL server. One of them serves
+// the account, the others wait without connecting; when it dies, another one
+// takes over within the time of a lease (sqlstore.DefaultLease). A replica that
+// loses the account, because it was cut off from the database, ends with an
+// error, and is to be started anew by whatever supervises it.
 package main
 
 import (
@@ -22,7 +32,6 @@ import (
 
 	"example.org/omellium/middleware"
 	"example.org/omellium/omemo"
-	"example.org/omellium/omemo/sqlstore/sqlite"
 )
 
 // passwordVariable names the environment variable that holds the password.
@@ -49,7 +58,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	})
 	flags.StringVar(&b.server, "addr", "", "host:port of the server, if the domain does not tell")
 	ca := flags.String("ca", "", "PEM file with the authorities to trust, instead of the system's")
-	db := flags.String("db", "echobot.db", "file that keeps the OMEMO state; it holds secrets")
+	db := flags.String("db", "echobot.db", "file or PostgreSQL URL (postgres://…) that keeps the OMEMO state; it holds secrets")
 	policy := middleware.Required
 	flags.Func("policy", "required (default), opportunistic or off", func(s string) (err error) {
 		policy, err = parsePolicy(s)
@@ -68,11 +77,13 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 
 	// The first two of the three statements. The store is opened before the first
 	// connection: whoever is online takes messages off the server.
-	store, err := sqlite.Open(ctx, *db, b.addr.Bare().String())
+	store, err := openStore(ctx, log, *db, b.addr.Bare().String())
 	if err != nil {
 		return err
 	}
 	defer store.Close()
+	ctx, forget := untilLost(ctx, store.Lost())
+	defer forget()
 	b.om, err = middleware.New(ctx, middleware.Config{
 		Store:  store,
 		Policy: policy,
@@ -91,13 +102,16 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 }
 
 // stayOnline connects again and again, with growing pauses while nothing works,
-// until ctx ends.
+// until ctx ends. It fails only if the store was lost.
 func (b *bot) stayOnline(ctx context.Context) error {
 	const shortest, longest = time.Second, time.Minute
 	for pause := shortest; ; pause = min(2*pause, longest) {
 		start := time.Now()
 		err := b.echo(ctx)
 		if ctx.Err() != nil {
+			if cause := context.Cause(ctx); errors.Is(cause, errLost) {
+				return cause
+			}
 			b.log.Info("stopped")
 			return nil
 		}

@@ -30,6 +30,7 @@ type echobot struct {
 
 	server  *lab.Server
 	dir     string
+	db      string // file or URL
 	process *lab.Process
 	runs    int
 	log     string // file, of this run
@@ -69,18 +70,34 @@ func removeBinary() {
 // newEchobot starts a bot for an account and waits until it is online.
 func newEchobot(t *testing.T, s *lab.Server, a *lab.Account) *echobot {
 	t.Helper()
+	b := idleEchobot(t, s, a)
+	b.start(t)
+	return b
+}
+
+// idleEchobot returns a bot that was not started yet.
+func idleEchobot(t *testing.T, s *lab.Server, a *lab.Account) *echobot {
+	t.Helper()
 	b := &echobot{Account: a, server: s, dir: t.TempDir()}
+	b.db = filepath.Join(b.dir, "bot.db")
 	t.Cleanup(func() {
 		b.kill()
 		if t.Failed() {
 			t.Log(b.report())
 		}
 	})
-	b.start(t)
 	return b
 }
 
+// start starts a bot and waits until it is online.
 func (b *echobot) start(t *testing.T) {
+	t.Helper()
+	b.launch(t)
+	b.awaitOnline(t)
+}
+
+// launch starts a bot.
+func (b *echobot) launch(t *testing.T) {
 	t.Helper()
 	b.runs++
 	b.log = filepath.Join(b.dir, "bot"+strconv.Itoa(b.runs)+".log")
@@ -90,12 +107,17 @@ func (b *echobot) start(t *testing.T) {
 	}
 	defer stderr.Close()
 	cmd := exec.Command(echobotBinary(t), "-jid", b.Account.JID, "-addr", b.server.Addr, "-ca", b.server.CAFile,
-		"-db", filepath.Join(b.dir, "bot.db"), "-policy", "required")
-	cmd.Env = append(os.Environ(), "XMPP_PASSWORD="+b.Account.Password)
+		"-db", b.db, "-policy", "required")
+	cmd.Env = append(os.Environ(), "XMPP_PASSWORD="+b.Account.Password, "XDG_STATE_HOME="+b.dir)
 	cmd.Stderr = stderr
 	if b.process, err = lab.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// awaitOnline waits until a bot that was started is online.
+func (b *echobot) awaitOnline(t *testing.T) {
+	t.Helper()
 	var online []byte
 	if !lab.Until(deadline, func() bool {
 		text, err := os.ReadFile(b.log)
@@ -133,6 +155,12 @@ func (b *echobot) stop(t *testing.T) {
 	case <-time.After(deadline):
 		t.Fatal("the bot did not end")
 	}
+}
+
+// says reports whether the bot has logged a text in this run.
+func (b *echobot) says(text string) bool {
+	log, err := os.ReadFile(b.log)
+	return err == nil && strings.Contains(string(log), text)
 }
 
 // kill ends the bot without warning.

@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -87,12 +88,9 @@ func Open(ctx context.Context, url, account string, opts ...sqlstore.Option) (*s
 		return nil, fmt.Errorf("postgres: a lease of %v is too short", s.Lease)
 	}
 	db, release, err := databases.Acquire(source{url, s.Instance, s.Lease}, func() (*sqlstore.Database, func() error, error) {
-		config, err := pgx.ParseConfig(url)
+		config, err := parse(url)
 		if err != nil {
-			return nil, nil, fmt.Errorf("postgres: %w", err)
-		}
-		if config.ConnectTimeout == 0 {
-			config.ConnectTimeout = connectTimeout
+			return nil, nil, err
 		}
 		db := sqlstore.NewDatabase(pool(config, connections), dialect, pool(config, 2), s)
 		return db, db.Close, nil
@@ -101,6 +99,28 @@ func Open(ctx context.Context, url, account string, opts ...sqlstore.Option) (*s
 		return nil, err
 	}
 	return db.Open(ctx, account, s, release, nil)
+}
+
+// parse reads a URL or a connection string. No error shows the password: a part
+// of one that was taken for the host would be shown by every later error.
+func parse(url string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	hosts := []string{config.Host}
+	for _, f := range config.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	for _, host := range hosts {
+		if strings.Contains(host, "@") && !strings.HasPrefix(host, "/") {
+			return nil, errors.New("postgres: an @ in the host's name: one in a password is written %40")
+		}
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	return config, nil
 }
 
 func pool(config *pgx.ConnConfig, size int) *sql.DB {

@@ -104,14 +104,21 @@ func (s *Server) await() error {
 	}
 }
 
-// Stop stops the server and removes what it wrote.
+// Stop stops the server and removes what it wrote. Stopping a server that was
+// stopped does nothing.
 func (s *Server) Stop() error {
-	var err error
-	if s.process != nil && s.process.Process != nil {
-		err = s.process.Process.Signal(syscall.SIGINT) // without waiting for clients
-		<-s.ended
+	return errors.Join(s.halt(), os.RemoveAll(s.root))
+}
+
+// halt ends the process, without waiting for clients.
+func (s *Server) halt() error {
+	if s.process == nil || s.process.Process == nil {
+		return nil
 	}
-	return errors.Join(err, os.RemoveAll(s.root))
+	err := s.process.Process.Signal(syscall.SIGINT)
+	<-s.ended
+	s.process = nil
+	return err
 }
 
 func (s *Server) url(database string) string {
