@@ -10,8 +10,8 @@ import (
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/sqlstore"
 	"example.org/omellium/omemo/sqlstore/postgres"
-	"example.org/omellium/omemo/storetest/pgtest"
 	"example.org/omellium/omemo/storetest"
+	"example.org/omellium/omemo/storetest/pgtest"
 )
 
 const account = "juliet@capulet.example"
