@@ -4,42 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"example.org/omellium/bundle"
 	"example.org/omellium/devicelist"
 	"example.org/omellium/omemo"
 	"example.org/omellium/stanza/pep"
-)
-
-// Reasons why a version is withdrawn, besides what the server itself answers.
-var (
-	// ErrAccessModel: a node can only be read by some, and the server does not
-	// let us open it.
-	ErrAccessModel = errors.New("middleware: not everybody can read what is published")
-	// ErrItemLimit: the server keeps fewer bundles than the account has devices,
-	// so that publishing ours would remove another one.
-	ErrItemLimit = errors.New("middleware: server does not keep the bundles of all devices")
-	// ErrReadBack: what can be read is not what was published.
-	ErrReadBack = errors.New("middleware: what was published is not what can be read")
-)
-
-const (
-	// How often our own device is put back on our own list: another client of
-	// the account may keep removing it. Two that both put themselves back at
-	// once would remove each other: whence a pause of random length.
-	reannounceLimit  = 5
-	reannounceWindow = time.Hour
-	reannounceJitter = 2 * time.Second
-	// doubtPause is how often our own lists are looked at because of a message
-	// that was not for us.
-	doubtPause = time.Minute
-	// withdrawAfter is how often publishing a bundle anew fails before the
-	// version is withdrawn: the one before is still good.
-	withdrawAfter = 3
 )
 
 // advertise publishes our bundle of a version and our place on its list, and
@@ -59,98 +30,6 @@ func (l *link) advertise(ctx context.Context, v omemo.Version, list ownList) err
 		return err
 	}
 	return l.withdraw(ctx, v, err)
-}
-
-// isVerdict reports whether the server has spoken, as opposed to the connection
-// having failed.
-func isVerdict(err error) bool {
-	_, refused := errors.AsType[*pep.Error](err)
-	for _, reason := range []error{ErrAccessModel, ErrItemLimit, ErrReadBack, pep.ErrNone, bundle.ErrMalformed, devicelist.ErrMalformed} {
-		refused = refused || errors.Is(err, reason)
-	}
-	return refused
-}
-
-// withdraw takes our device off the list of a version. The bundle stays owed, so
-// that it is tried again.
-func (l *link) withdraw(ctx context.Context, v omemo.Version, reason error) error {
-	if err := l.m.manager.Owe(ctx, omemo.OwedID{Kind: omemo.OwedBundle, Peer: omemo.Peer{Version: v}}); err != nil {
-		return err
-	}
-	if err := l.unlist(ctx, v, l.m.own.Device); err != nil && !isVerdict(err) {
-		return err
-	}
-	if l.m.setWithdrawn(v, reason) {
-		l.m.emit(Event{Kind: Withdrawn, Version: v, Err: reason})
-	}
-	return nil
-}
-
-// unlist takes devices off our own list of a version.
-func (l *link) unlist(ctx context.Context, v omemo.Version, ids ...omemo.DeviceID) error {
-	list, err := l.ownList(ctx, v)
-	if err != nil {
-		return err
-	}
-	kept := slices.DeleteFunc(slices.Clone(list.Devices), func(d devicelist.Device) bool { return slices.Contains(ids, d.ID) })
-	if len(kept) < len(list.Devices) {
-		list.Devices = kept
-		if err := devicelist.Publish(ctx, l, list.List); err != nil {
-			return err
-		}
-	}
-	return l.keepList(ctx, list)
-}
-
-// ownList is a list of our own, with the number of events about it that had
-// been heard when it was asked for.
-type ownList struct {
-	devicelist.List
-	heard uint64
-}
-
-// ownList fetches our own list of a version; none is an empty one.
-func (l *link) ownList(ctx context.Context, v omemo.Version) (ownList, error) {
-	own := ownList{heard: l.directory.heard(listKey{l.m.own.JID, v})}
-	var err error
-	if own.List, err = devicelist.Fetch(ctx, l, "", v); err != nil && !errors.Is(err, pep.ErrNone) {
-		return own, err
-	}
-	own.Version = v
-	return own, nil
-}
-
-// keepList takes over a list of our own that was fetched.
-func (l *link) keepList(ctx context.Context, list ownList) error {
-	return l.directory.fetched(ctx, listKey{l.m.own.JID, list.Version}, list.List, list.heard)
-}
-
-// setWithdrawn notes that a version is withdrawn, and reports whether that is
-// news.
-func (m *Middleware) setWithdrawn(v omemo.Version, reason error) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, before := m.withdrawn[v]
-	if m.withdrawn == nil {
-		m.withdrawn = make(map[omemo.Version]error)
-	}
-	m.withdrawn[v] = reason
-	return !before
-}
-
-// restore notes that a version is served.
-func (m *Middleware) restore(v omemo.Version) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.withdrawn, v)
-}
-
-// Withdrawn returns why a version is not served at this moment; nil if it is, or
-// if the connection was not set up yet.
-func (m *Middleware) Withdrawn(v omemo.Version) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.withdrawn[v]
 }
 
 // publishBundle publishes our bundle, unless the one on the server is the same,
@@ -284,59 +163,9 @@ func hasEntry(list devicelist.List, own devicelist.Device) bool {
 	})
 }
 
-// doubtOwnLists has our own lists looked at: whoever left us out of a message may
-// not have found us there.
-func (l *link) doubtOwnLists() {
-	if allowed, _ := l.m.doubts.allow(); !allowed {
-		return
-	}
-	for _, v := range omemo.Versions() {
-		l.directory.doubt(listKey{l.m.own.JID, v})
-	}
-	signal(l.wake)
-}
-
-// reannounce puts our device back on our own lists if somebody has removed it.
-func (l *link) reannounce(ctx context.Context) error {
-	for _, v := range omemo.Versions() {
-		k := listKey{l.m.own.JID, v}
-		if !l.directory.stale(k) {
-			continue
-		}
-		list, err := l.ownList(ctx, v)
-		if err != nil {
-			return err
-		}
-		if l.m.Withdrawn(v) != nil {
-			if err := l.keepList(ctx, list); err != nil {
-				return err
-			}
-			continue
-		}
-		missing := !list.Contains(l.m.own.Device)
-		if missing {
-			allowed, news := l.m.answers.allow()
-			if !allowed {
-				if news {
-					l.m.emit(Event{Kind: OwnDeviceContested, Version: v})
-				}
-				continue
-			}
-			select {
-			case <-time.After(rand.N(reannounceJitter)):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if err := l.publishList(ctx, list); err != nil {
-			return err
-		}
-		if missing {
-			l.m.emit(Event{Kind: OwnDeviceRemoved, Version: v})
-		}
-	}
-	return nil
-}
+// withdrawAfter is how often publishing a bundle anew fails before the version is
+// withdrawn: the one before is still good.
+const withdrawAfter = 3
 
 // attempts are those to publish a bundle that have failed.
 type attempts struct {
@@ -367,59 +196,4 @@ func (l *link) republish(ctx context.Context, v omemo.Version) error {
 	past.after = time.Now().Add(min(workPause<<min(past.failed-1, 10), workPauseLimit))
 	l.publishing[v] = past
 	return err
-}
-
-// unheard knows which lists were changed before our presence was sent. ejabberd
-// tells contacts of a change only if the resource that publishes is available:
-// these lists are published once more, as they are, when it is.
-type unheard struct {
-	mu       sync.Mutex
-	present  bool
-	versions []omemo.Version
-}
-
-func (u *unheard) published(v omemo.Version) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if !u.present && !slices.Contains(u.versions, v) {
-		u.versions = append(u.versions, v)
-	}
-}
-
-// available notes that presence was sent, and reports whether a list is to be
-// published again.
-func (u *unheard) available() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.present = true
-	return len(u.versions) > 0
-}
-
-// due returns the lists to publish again, once.
-func (u *unheard) due() []omemo.Version {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if !u.present {
-		return nil
-	}
-	due := u.versions
-	u.versions = nil
-	return due
-}
-
-// tell publishes the lists again that contacts may not have heard of.
-func (l *link) tell(ctx context.Context) error {
-	for _, v := range l.unheard.due() {
-		list, err := l.ownList(ctx, v)
-		if err != nil {
-			return err
-		}
-		if list.Contains(l.m.own.Device) {
-			if err := devicelist.Publish(ctx, l, list.List); err != nil {
-				return err
-			}
-			l.m.emit(Event{Kind: ListPublished, Version: v})
-		}
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-//go:build live && catalogue
+//go:build live
 
 package interop
 

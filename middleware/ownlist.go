@@ -1,0 +1,50 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"example.org/omellium/devicelist"
+	"example.org/omellium/omemo"
+	"example.org/omellium/stanza/pep"
+)
+
+// unlist takes devices off our own list of a version.
+func (l *link) unlist(ctx context.Context, v omemo.Version, ids ...omemo.DeviceID) error {
+	list, err := l.ownList(ctx, v)
+	if err != nil {
+		return err
+	}
+	kept := slices.DeleteFunc(slices.Clone(list.Devices), func(d devicelist.Device) bool { return slices.Contains(ids, d.ID) })
+	if len(kept) < len(list.Devices) {
+		list.Devices = kept
+		if err := devicelist.Publish(ctx, l, list.List); err != nil {
+			return err
+		}
+	}
+	return l.keepList(ctx, list)
+}
+
+// ownList is a list of our own, with the number of events about it that had
+// been heard when it was asked for.
+type ownList struct {
+	devicelist.List
+	heard uint64
+}
+
+// ownList fetches our own list of a version; none is an empty one.
+func (l *link) ownList(ctx context.Context, v omemo.Version) (ownList, error) {
+	own := ownList{heard: l.directory.heard(listKey{l.m.own.JID, v})}
+	var err error
+	if own.List, err = devicelist.Fetch(ctx, l, "", v); err != nil && !errors.Is(err, pep.ErrNone) {
+		return own, err
+	}
+	own.Version = v
+	return own, nil
+}
+
+// keepList takes over a list of our own that was fetched.
+func (l *link) keepList(ctx context.Context, list ownList) error {
+	return l.directory.fetched(ctx, listKey{l.m.own.JID, list.Version}, list.List, list.heard)
+}

@@ -1,0 +1,75 @@
+package middleware
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"example.org/omellium/omemo"
+)
+
+const (
+	// How often our own device is put back on our own list: another client of
+	// the account may keep removing it. Two that both put themselves back at
+	// once would remove each other: whence a pause of random length.
+	reannounceLimit  = 5
+	reannounceWindow = time.Hour
+	reannounceJitter = 2 * time.Second
+	// doubtPause is how often our own lists are looked at because of a message
+	// that was not for us.
+	doubtPause = time.Minute
+)
+
+// doubtOwnLists has our own lists looked at: whoever left us out of a message may
+// not have found us there.
+func (l *link) doubtOwnLists() {
+	if allowed, _ := l.m.doubts.allow(); !allowed {
+		return
+	}
+	for _, v := range omemo.Versions() {
+		l.directory.doubt(listKey{l.m.own.JID, v})
+	}
+	signal(l.wake)
+}
+
+// reannounce puts our device back on our own lists if somebody has removed it.
+func (l *link) reannounce(ctx context.Context) error {
+	for _, v := range omemo.Versions() {
+		k := listKey{l.m.own.JID, v}
+		if !l.directory.stale(k) {
+			continue
+		}
+		list, err := l.ownList(ctx, v)
+		if err != nil {
+			return err
+		}
+		if l.m.Withdrawn(v) != nil {
+			if err := l.keepList(ctx, list); err != nil {
+				return err
+			}
+			continue
+		}
+		missing := !list.Contains(l.m.own.Device)
+		if missing {
+			allowed, news := l.m.answers.allow()
+			if !allowed {
+				if news {
+					l.m.emit(Event{Kind: OwnDeviceContested, Version: v})
+				}
+				continue
+			}
+			select {
+			case <-time.After(rand.N(reannounceJitter)):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := l.publishList(ctx, list); err != nil {
+			return err
+		}
+		if missing {
+			l.m.emit(Event{Kind: OwnDeviceRemoved, Version: v})
+		}
+	}
+	return nil
+}

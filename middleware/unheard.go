@@ -1,0 +1,65 @@
+package middleware
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"example.org/omellium/devicelist"
+	"example.org/omellium/omemo"
+)
+
+// unheard knows which lists were changed before our presence was sent. ejabberd
+// tells contacts of a change only if the resource that publishes is available:
+// these lists are published once more, as they are, when it is.
+type unheard struct {
+	mu       sync.Mutex
+	present  bool
+	versions []omemo.Version
+}
+
+func (u *unheard) published(v omemo.Version) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.present && !slices.Contains(u.versions, v) {
+		u.versions = append(u.versions, v)
+	}
+}
+
+// available notes that presence was sent, and reports whether a list is to be
+// published again.
+func (u *unheard) available() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.present = true
+	return len(u.versions) > 0
+}
+
+// due returns the lists to publish again, once.
+func (u *unheard) due() []omemo.Version {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.present {
+		return nil
+	}
+	due := u.versions
+	u.versions = nil
+	return due
+}
+
+// tell publishes the lists again that contacts may not have heard of.
+func (l *link) tell(ctx context.Context) error {
+	for _, v := range l.unheard.due() {
+		list, err := l.ownList(ctx, v)
+		if err != nil {
+			return err
+		}
+		if list.Contains(l.m.own.Device) {
+			if err := devicelist.Publish(ctx, l, list.List); err != nil {
+				return err
+			}
+			l.m.emit(Event{Kind: ListPublished, Version: v})
+		}
+	}
+	return nil
+}
