@@ -109,8 +109,9 @@ type Config struct {
 	// Middleware, and the store must be a sqlstore.
 	Receive func(ctx context.Context, tx *sql.Tx, d Delivery) error
 
-	// Versions are those that this device is found in; nil is both. It is taken
-	// off the lists of others. Messages are read and written in both.
+	// Versions are those that this device is found in and that messages leave in;
+	// nil is both. It is taken off the lists of others; devices that are only found
+	// there are not served (omemo.ErrVersion). What still comes in them is read.
 	Versions []omemo.Version
 
 	// SignedPreKeyPeriod and StaleAfter are those of omemo.Options.
@@ -208,6 +209,7 @@ func (c *Config) options() omemo.Options {
 		Policy:                     c.Trust,
 		AllowDowngrade:             c.AllowDowngrade,
 		AllowUnauthenticatedLegacy: c.AllowUnauthenticatedLegacy,
+		Versions:                   c.Versions,
 		SignedPreKeyPeriod:         c.SignedPreKeyPeriod,
 		StaleAfter:                 c.StaleAfter,
 	}

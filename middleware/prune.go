@@ -141,7 +141,8 @@ func (m *Middleware) Forget(ctx context.Context, contact jid.JID) error {
 }
 
 // PurgeVersion ends to serve a version: our device is taken off its list, the
-// bundle is removed, and the sessions are dropped. It holds as long as this
+// bundle is removed, the sessions are dropped, and nothing is sent in it any more,
+// be it to devices that have no other. It holds as long as this
 // Middleware; leave the version out of Config.Versions to keep it so.
 func (m *Middleware) PurgeVersion(ctx context.Context, v omemo.Version) error {
 	l, err := m.ready(ctx)

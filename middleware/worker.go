@@ -133,7 +133,7 @@ func (l *link) answer(ctx context.Context, id omemo.OwedID, p omemo.Plaintext, b
 		return l.m.assemble(d, s, false)
 	}, bundles...)
 	switch {
-	case errors.Is(err, omemo.ErrNoSession):
+	case errors.Is(err, omemo.ErrNoSession), errors.Is(err, omemo.ErrVersion):
 		return nil // and it is struck off
 	case errors.Is(err, omemo.ErrNoBundle), errors.Is(err, omemo.ErrBundle),
 		errors.Is(err, omemo.ErrIdentityChanged), errors.Is(err, omemo.ErrUntrusted):

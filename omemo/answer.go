@@ -11,7 +11,7 @@ import (
 func (u *unit) invite(a Address) {
 	k := u.knows(a.JID)
 	legacy, v2 := k.devices[Legacy][a.Device], k.devices[V2][a.Device]
-	if !legacy.Sent || !legacy.Received || !legacy.Active || !v2.Active || v2.Received || v2.Invited {
+	if !legacy.Sent || !legacy.Received || !legacy.Active || !v2.Active || v2.Received || v2.Invited || !u.serves(V2) {
 		return
 	}
 	v2.Invited = true
@@ -22,14 +22,14 @@ func (u *unit) invite(a Address) {
 // Answer does a piece of owed work that is a message to one device, and strikes
 // it off in the same commit. Without content it sends an empty message. It fails
 // with ErrNoSession, and strikes the work off as well, if the session it was owed
-// in is gone.
+// in is gone, and with ErrVersion if its version is not served any more.
 func (m *Manager) Answer(ctx context.Context, id OwedID, p Plaintext, r Render, bundles ...*Bundle) (*Sealed, error) {
 	sealed := &Sealed{}
 	var gone error
 	err := m.work(ctx, func(u *unit) error {
 		u.changes.DropOwed = append(u.changes.DropOwed, id)
 		s, err := u.answering(ctx, id, p, bundles)
-		if errors.Is(err, ErrNoSession) {
+		if errors.Is(err, ErrNoSession) || errors.Is(err, ErrVersion) {
 			gone = err
 			return nil
 		}
@@ -51,6 +51,9 @@ func (m *Manager) Answer(ctx context.Context, id OwedID, p Plaintext, r Render, 
 
 // answering returns the session that owed work goes out in.
 func (u *unit) answering(ctx context.Context, id OwedID, p Plaintext, bundles []*Bundle) (*Session, error) {
+	if !u.serves(id.Version) {
+		return nil, ErrVersion
+	}
 	if err := u.learn(ctx, id.JID); err != nil {
 		return nil, err
 	}
@@ -89,7 +92,7 @@ func (m *Manager) Replaceable(ctx context.Context, jid string) ([]Peer, error) {
 					return err
 				}
 				d, _ := u.knows(jid).device(p)
-				if p.Address != (Address{u.own().jid, u.own().device}) && d.Active && (p == c.peer || current(list) != nil) {
+				if p.Address != (Address{u.own().jid, u.own().device}) && d.Active && u.serves(v) && (p == c.peer || current(list) != nil) {
 					peers = append(peers, p)
 				}
 			}
@@ -104,6 +107,9 @@ func (m *Manager) Replaceable(ctx context.Context, jid string) ([]Peer, error) {
 func (m *Manager) Replace(ctx context.Context, b *Bundle, r Render) (*Sealed, error) {
 	sealed := &Sealed{}
 	err := m.work(ctx, func(u *unit) error {
+		if !u.serves(b.Version) {
+			return ErrVersion
+		}
 		if err := u.learn(ctx, b.Owner.JID); err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ type DeviceResult struct {
 	Exchange bool
 	// Err is why the device was not served; nil if it was. It is one of
 	// ErrNoBundle, ErrBundle, ErrUntrusted, ErrIdentityChanged, ErrDowngrade,
-	// ErrNoForm and ErrStale.
+	// ErrVersion, ErrNoForm and ErrStale.
 	Err error
 }
 
@@ -152,7 +152,11 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 			if c.peer.Address == (Address{own.jid, own.device}) {
 				continue
 			}
-			if c.err == nil && p.of(c.peer.Version) == nil {
+			switch {
+			case c.err != nil:
+			case !u.serves(c.peer.Version):
+				c.err = ErrVersion
+			case p.of(c.peer.Version) == nil:
 				c.err = ErrNoForm
 			}
 			choices = append(choices, c)
@@ -183,6 +187,13 @@ func (u *unit) versions(jid string) []choice {
 	for _, id := range ids {
 		legacy, v2 := k.devices[Legacy][id], k.devices[V2][id]
 		a := Address{jid, id}
+		// What we do not serve is no choice. That is ours to say, and no downgrade.
+		if !u.serves(V2) && legacy.Active {
+			v2.Active, v2.Received = false, false
+		}
+		if !u.serves(Legacy) && v2.Active {
+			legacy.Active = false
+		}
 		switch {
 		case v2.Active && (v2.Received || !legacy.Active):
 			choices = append(choices, choice{Peer{V2, a}, nil})

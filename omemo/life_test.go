@@ -229,6 +229,10 @@ func TestForgetAVersion(t *testing.T) {
 	if len(a.sessions(b.peer(omemo.V2))) != 0 {
 		t.Error("sessions are left")
 	}
+	if _, err := a.trySend(both("no version is left"), bob); !errors.Is(err, omemo.ErrVersion) {
+		t.Errorf("sent: %v", err)
+	}
+	a.restart() // it holds as long as the Manager
 	b.reads(a.send("four", bob), "four")
 }
 

@@ -26,6 +26,9 @@ type Options struct {
 	// AllowUnauthenticatedLegacy reads the 16-byte key form of very old legacy
 	// clients, whose text any recipient of the message can replace.
 	AllowUnauthenticatedLegacy bool
+	// Versions are those in which anything is sent; nil is both. What comes in
+	// another one can be read all the same.
+	Versions []Version
 	// SignedPreKeyPeriod is how long a signed pre key is published:
 	// SignedPreKeyPeriod, which is the default, to MaxSignedPreKeyPeriod.
 	SignedPreKeyPeriod time.Duration
@@ -43,6 +46,7 @@ type Manager struct {
 	options Options
 	turn    chan struct{}   // holds one token: the right to work
 	draw    func() [32]byte // randomness
+	served  []Version       // in which anything is sent
 
 	account  *account
 	sessions map[Peer][]*Session // current first, then the newest archived one
@@ -76,7 +80,11 @@ func NewManager(ctx context.Context, store Store, o Options) (*Manager, error) {
 	if o.StaleAfter == 0 {
 		o.StaleAfter = DefaultStaleAfter
 	}
-	m := &Manager{store: store, options: o, turn: make(chan struct{}, 1), draw: random}
+	served, err := o.served()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{store: store, options: o, turn: make(chan struct{}, 1), draw: random, served: served}
 	m.turn <- struct{}{}
 	m.forget()
 	state, err := store.Load(ctx)
@@ -235,6 +243,9 @@ func (u *unit) change() *account {
 
 // owe records a piece of owed work.
 func (u *unit) owe(kind OwedKind, p Peer, session uint64) {
+	if kind != OwedBundle && kind != OwedDevices && !u.serves(p.Version) {
+		return // a message, and none leaves in this version
+	}
 	u.changes.Owed = append(u.changes.Owed, OwedRow{OwedID{kind, p, session}, u.now})
 }
 

@@ -53,7 +53,8 @@ func (m *Manager) ForgetSessions(ctx context.Context, peers ...Peer) error {
 	})
 }
 
-// ForgetVersion drops all sessions of a version.
+// ForgetVersion drops all sessions of a version, and ends to send anything in it
+// as long as this Manager lives.
 func (m *Manager) ForgetVersion(ctx context.Context, v Version) error {
 	return m.work(ctx, func(u *unit) error {
 		all, err := u.store.Accounts(ctx)
@@ -68,6 +69,7 @@ func (m *Manager) ForgetVersion(ctx context.Context, v Version) error {
 				return err
 			}
 		}
+		u.after = append(u.after, func() { u.leave(v) })
 		return nil
 	})
 }

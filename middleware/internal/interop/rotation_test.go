@@ -3,10 +3,11 @@
 package interop
 
 import (
+	"testing"
+
 	"example.org/omellium/middleware/internal/lab"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
-	"testing"
 )
 
 // The signed pre key is rotated while a message that uses the one before is on
@@ -23,6 +24,9 @@ func TestRotationInFlight(t *testing.T) {
 		peer.AwaitPresence(t, one.JID, "unavailable")
 		bodies := texts("late", user, 2)
 		peer.Send(t, one.JID, bodies[0])
+		// The answer comes after the server has put the message away: ejabberd keeps
+		// one that it stores while its recipient comes online until the next time.
+		peer.Devices(t, one.JID)
 
 		store = store.Reopen()
 		m, err := omemo.NewManager(t.Context(), store, omemo.Options{})
