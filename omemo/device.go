@@ -138,4 +138,7 @@ type TrustRecord struct {
 	Fingerprint Fingerprint
 	Trust       Trust
 	Since       time.Time
+	// By is the key of the device whose trust message decided; zero: this
+	// program did.
+	By Fingerprint
 }

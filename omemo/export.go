@@ -29,6 +29,7 @@ type trustExport struct {
 	Fingerprint Fingerprint `json:"fingerprint"`
 	Trust       Trust       `json:"trust"`
 	Since       time.Time   `json:"since"`
+	By          Fingerprint `json:"by,omitzero"`
 }
 
 // Export returns the identity of the account and its decisions about keys, as

@@ -117,10 +117,15 @@ func (u *unit) noteContact(c Contact) {
 	u.changes.Contacts = append(u.changes.Contacts, c)
 }
 
-// noteTrust records a decision about a key.
+// noteTrust records a decision about a key that was taken here.
 func (u *unit) noteTrust(jid string, f Fingerprint, t Trust) {
+	u.noteRecord(TrustRecord{JID: jid, Fingerprint: f, Trust: t, Since: u.now})
+}
+
+// noteRecord records a decision about a key.
+func (u *unit) noteRecord(record TrustRecord) {
+	jid, f := record.JID, record.Fingerprint
 	k := u.knows(jid)
-	record := TrustRecord{jid, f, t, u.now}
 	k.trust = maps.Clone(k.trust)
 	k.trust[f] = record
 	u.known[jid] = k

@@ -47,6 +47,9 @@ type Store interface {
 	// Echoes returns own messages that have not come back from their rooms; all
 	// of them if no hash is given.
 	Echoes(ctx context.Context, hashes ...[32]byte) ([]EchoRow, error)
+	// Statements returns what devices of accounts have said about keys and waits
+	// for their own to be verified; of all accounts if none is named.
+	Statements(ctx context.Context, jids ...string) ([]StatementRow, error)
 	// Commit writes everything in c, durably, or nothing. When it returns an
 	// error other than ErrFenced and ErrClosed, the caller may try again; the
 	// store has then made sure that the first attempt has had no effect.
@@ -94,7 +97,7 @@ type Changes struct {
 	PruneEnded  time.Time // drop marks of chains that ended before; zero: none
 
 	Contacts     []Contact
-	DropContacts []string // JIDs: the contact and the decisions about its keys
+	DropContacts []string // JIDs: the contact, the decisions about its keys, and its statements
 	Devices      []Device
 	DropDevices  []Peer
 	Trust        []TrustRecord
@@ -113,6 +116,9 @@ type Changes struct {
 	DropOccupants []OccupantID
 	Echoes        []EchoRow
 	DropEchoes    [][32]byte
+
+	Statements     []StatementRow
+	DropStatements []StatementID
 
 	// Renewed: nothing is left of the sending state of before, so that
 	// State.RolledBack need not be told any more.
@@ -133,7 +139,8 @@ func (c *Changes) empty() bool {
 			len(c.Contacts)+len(c.Devices)+len(c.DropDevices)+len(c.Trust)+
 			len(c.Inbox)+len(c.DropInbox)+len(c.Outbox)+len(c.DropOutbox)+
 			len(c.Journal)+len(c.DropJournal)+len(c.Owed)+len(c.DropOwed)+len(c.Cursors)+
-			len(c.Occupants)+len(c.DropOccupants)+len(c.Echoes)+len(c.DropEchoes) == 0
+			len(c.Occupants)+len(c.DropOccupants)+len(c.Echoes)+len(c.DropEchoes)+
+			len(c.Statements)+len(c.DropStatements) == 0
 }
 
 // PreKeyRow is an own one-time pre key.
@@ -257,4 +264,20 @@ type Cursor struct {
 	Archive  string // JID of the archive
 	Position string // id of the last message that was committed
 	When     time.Time
+}
+
+// StatementID names what a device has said about a key.
+type StatementID struct {
+	JID         string      // account of the device
+	Fingerprint Fingerprint // its key
+	Owner       string      // account of the key that the statement is about
+	Key         Fingerprint
+}
+
+// StatementRow is a statement of a trust message (XEP-0450) that waits for the key
+// of the device which has made it to be verified.
+type StatementRow struct {
+	StatementID
+	Trusted bool
+	Stated  time.Time // as the message says
 }

@@ -122,6 +122,7 @@ func (r *rows) remove(c *omemo.Changes) {
 		if known, ok := r.contacts[jid]; ok {
 			known.row = nil
 			clear(known.trust)
+			clear(known.statements)
 		}
 	}
 	for _, peer := range c.DropDevices {
@@ -143,6 +144,11 @@ func (r *rows) remove(c *omemo.Changes) {
 	}
 	for _, id := range c.DropOccupants {
 		delete(r.occupants, id)
+	}
+	for _, id := range c.DropStatements {
+		if known, ok := r.contacts[id.JID]; ok {
+			delete(known.statements, id)
+		}
 	}
 	for _, hash := range c.DropEchoes {
 		clear(r.echoes[hash].Content)
@@ -212,6 +218,10 @@ func (r *rows) insert(c *omemo.Changes) {
 		row.Since, row.Seen = stamp(row.Since), stamp(row.Seen)
 		r.occupants[row.OccupantID] = row
 	}
+	for _, row := range c.Statements {
+		row.Stated = stamp(row.Stated)
+		r.contact(row.JID).statements[row.StatementID] = row
+	}
 	for _, row := range c.Echoes {
 		r.echoes[row.Hash] = echoRow(row)
 	}
@@ -270,6 +280,8 @@ func (r *rows) contact(jid string) *contact {
 		known = &contact{
 			devices: make(map[omemo.Peer]omemo.Device),
 			trust:   make(map[omemo.Fingerprint]omemo.TrustRecord),
+
+			statements: make(map[omemo.StatementID]omemo.StatementRow),
 		}
 		r.contacts[jid] = known
 	}

@@ -223,6 +223,22 @@ func (s *Store) Echoes(ctx context.Context, hashes ...[32]byte) ([]omemo.EchoRow
 	return found, nil
 }
 
+// Statements implements omemo.Store.
+func (s *Store) Statements(ctx context.Context, jids ...string) ([]omemo.StatementRow, error) {
+	unlock, err := s.rlock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var found []omemo.StatementRow
+	for jid, known := range s.rows.contacts {
+		if len(jids) == 0 || slices.Contains(jids, jid) {
+			found = slices.AppendSeq(found, maps.Values(known.statements))
+		}
+	}
+	return found, nil
+}
+
 // distinct returns the values without repetitions, in their order.
 func distinct[T comparable](values []T) []T {
 	if len(values) < 2 {

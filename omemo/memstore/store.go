@@ -109,6 +109,8 @@ type contact struct {
 	row     *omemo.Contact // nil if there is none
 	devices map[omemo.Peer]omemo.Device
 	trust   map[omemo.Fingerprint]omemo.TrustRecord
+
+	statements map[omemo.StatementID]omemo.StatementRow
 }
 
 // queue holds rows in the order of their sequence numbers.

@@ -98,6 +98,8 @@ func clip(c *omemo.Changes) *omemo.Changes {
 	clipSlice(&d.DropOccupants)
 	clipSlice(&d.Echoes)
 	clipSlice(&d.DropEchoes)
+	clipSlice(&d.Statements)
+	clipSlice(&d.DropStatements)
 	return &d
 }
 
@@ -249,6 +251,7 @@ func write(w *writer, c *omemo.Changes) error {
 	do(len(c.DropJournal), func() error { return journal.drop(w, c.DropJournal) })
 	do(len(c.DropOwed), func() error { return owed.drop(w, c.DropOwed) })
 	do(len(c.DropOccupants), func() error { return occupants.drop(w, c.DropOccupants) })
+	do(len(c.DropStatements), func() error { return statements.drop(w, c.DropStatements) })
 	do(len(c.DropEchoes), func() error { return echoes.drop(w, c.DropEchoes) })
 
 	do(len(c.PreKeys), func() error { return preKeys.write(w, c.PreKeys) })
@@ -264,6 +267,7 @@ func write(w *writer, c *omemo.Changes) error {
 	do(len(c.Owed), func() error { return owed.write(w, c.Owed) })
 	do(len(c.Cursors), func() error { return cursors.write(w, c.Cursors) })
 	do(len(c.Occupants), func() error { return occupants.write(w, c.Occupants) })
+	do(len(c.Statements), func() error { return statements.write(w, c.Statements) })
 	do(len(c.Echoes), func() error { return echoes.write(w, c.Echoes) })
 
 	for _, t := range c.TrimSkipped {

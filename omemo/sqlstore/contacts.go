@@ -100,7 +100,7 @@ var trust = mapping[omemo.TrustRecord, trustID]{
 	table: table{
 		name:   "omemo_trust",
 		key:    []column{jidColumn, {"fingerprint", octets}},
-		fields: []column{{"trust", integer}, {"since", integer}},
+		fields: []column{{"trust", integer}, {"since", integer}, {"said_by", octets}},
 	},
 	id: func(r *omemo.TrustRecord) trustID { return trustID{r.JID, r.Fingerprint} },
 	bindKey: func(e *encoder, id trustID) {
@@ -110,29 +110,34 @@ var trust = mapping[omemo.TrustRecord, trustID]{
 	bindFields: func(e *encoder, r *omemo.TrustRecord) {
 		e.count(int(r.Trust))
 		e.time(r.Since)
+		e.public(r.By)
 	},
 	decode: func(d *decoder) (r omemo.TrustRecord) {
 		r.JID = d.text()
 		d.fill(r.Fingerprint[:], d.bytes())
 		r.Trust = omemo.Trust(d.count())
 		r.Since = d.time()
+		r.By = d.public()
 		return r
 	},
 }
 
-// dropContacts deletes contacts and the decisions about their keys.
+// dropContacts deletes contacts, the decisions about their keys, and what they
+// have stated.
 func dropContacts(w *writer, jids []string) error {
 	if err := contacts.drop(w, jids); err != nil {
 		return err
 	}
 	for _, jid := range jids {
-		e := w.encoder(trust.name, 2)
-		e.begin(w.store.account)
-		e.text(jid)
-		if _, err := w.exec(trust.name, "forget", 1, func() string {
-			return `DELETE FROM omemo_trust WHERE account = ? AND jid = ?`
-		}, e); err != nil {
-			return err
+		for _, name := range []string{trust.name, statements.name} {
+			e := w.encoder(name, 2)
+			e.begin(w.store.account)
+			e.text(jid)
+			if _, err := w.exec(name, "forget", 1, func() string {
+				return `DELETE FROM ` + name + ` WHERE account = ? AND jid = ?`
+			}, e); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -33,28 +33,29 @@ func TestPlans(t *testing.T) {
 	tables := []*table{
 		&preKeys.table, &sessions.table, &skipped.table, &ended.table, &contacts.table, &devices.table, &trust.table,
 		&inbox.table, &outbox.table, &journal.table, &owed.table, &cursors.table,
-		&occupants.table, &echoes.table,
+		&occupants.table, &echoes.table, &statements.table,
 	}
-	var statements []string
+	var all []string
 	for _, n := range pieces {
 		for _, tab := range tables {
-			statements = append(statements, tab.remove(n), tab.upsert(n), tab.pick(tab.key, n), tab.all())
+			all = append(all, tab.remove(n), tab.upsert(n), tab.pick(tab.key, n), tab.all())
 		}
-		statements = append(statements,
+		all = append(all,
 			advance(n),
 			sessions.pick(sessions.fields[:3], n),
 			contacts.pick([]column{jidColumn}, n),
 			devices.pick([]column{jidColumn}, n),
 			trust.pick([]column{jidColumn}, n),
 			occupants.pick(occupants.key[:1], n),
+			statements.pick([]column{jidColumn}, n),
 		)
 	}
-	statements = append(statements,
+	all = append(all,
 		preKeys.all()+" AND version = ?",
 		inbox.all()+" AND seq > ? ORDER BY seq LIMIT ?",
 		journal.all()+" AND jid = ? AND device = ? ORDER BY id",
 	)
-	for _, statement := range statements {
+	for _, statement := range all {
 		text := testDialect.text(statement)
 		args := make([]any, strings.Count(text, "?"))
 		rows, err := db.Query("EXPLAIN QUERY PLAN "+text, args...)

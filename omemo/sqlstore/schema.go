@@ -190,6 +190,19 @@ var steps = [][]string{
 			PRIMARY KEY (account, hash)
 		) {clustered}`,
 	},
+	{
+		`ALTER TABLE omemo_trust ADD COLUMN said_by {bytes}`,
+		`CREATE TABLE omemo_statement (
+			account BIGINT NOT NULL,
+			jid TEXT NOT NULL,
+			fingerprint {bytes} NOT NULL,
+			owner TEXT NOT NULL,
+			about {bytes} NOT NULL,
+			trusted BIGINT NOT NULL,
+			stated BIGINT NOT NULL,
+			PRIMARY KEY (account, jid, fingerprint, owner, about)
+		) {clustered}`,
+	},
 }
 
 // checksum names the text of a step.

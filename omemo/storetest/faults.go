@@ -175,6 +175,11 @@ func (f *FaultStore) Echoes(ctx context.Context, hashes ...[32]byte) ([]omemo.Ec
 	return result(f, "Echoes", func() ([]omemo.EchoRow, error) { return f.below.Echoes(ctx, hashes...) })
 }
 
+// Statements implements omemo.Store.
+func (f *FaultStore) Statements(ctx context.Context, jids ...string) ([]omemo.StatementRow, error) {
+	return result(f, "Statements", func() ([]omemo.StatementRow, error) { return f.below.Statements(ctx, jids...) })
+}
+
 // Commit implements omemo.Store.
 func (f *FaultStore) Commit(ctx context.Context, c *omemo.Changes) error {
 	return f.call("Commit", func() error { return f.below.Commit(ctx, c) })

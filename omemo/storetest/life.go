@@ -111,6 +111,7 @@ func everyCall(ctx context.Context, s omemo.Store) map[string]error {
 	_, errs["Cursors"] = s.Cursors(ctx)
 	_, errs["Occupants"] = s.Occupants(ctx)
 	_, errs["Echoes"] = s.Echoes(ctx)
+	_, errs["Statements"] = s.Statements(ctx)
 	errs["Commit"] = s.Commit(ctx, &omemo.Changes{Account: []byte("not to be seen")})
 	return errs
 }

@@ -53,7 +53,7 @@ func testOverwrite(t *testing.T, open Opener) {
 			r.Identity, r.Fingerprint, r.Active, r.Label, r.LastSeen = fill(97), omemo.Fingerprint{}, !r.Active, "window", at(23)
 		}
 		for i := range c.Trust {
-			c.Trust[i].Trust, c.Trust[i].Since = omemo.Distrusted, at(24)
+			c.Trust[i].Trust, c.Trust[i].Since, c.Trust[i].By = omemo.Distrusted, at(24), omemo.Fingerprint(fill(96))
 		}
 		for i := range c.Inbox {
 			c.Inbox[i].Attempts, c.Inbox[i].Stanza = 5, []byte("<other/>")
@@ -72,6 +72,9 @@ func testOverwrite(t *testing.T, open Opener) {
 		}
 		for i := range c.Occupants {
 			c.Occupants[i].Account, c.Occupants[i].Seen = "tybalt@capulet.example", at(26)
+		}
+		for i := range c.Statements {
+			c.Statements[i].Trusted, c.Statements[i].Stated = !c.Statements[i].Trusted, at(27)
 		}
 		for i := range c.Echoes {
 			c.Echoes[i].Content, c.Echoes[i].Outbox = []byte("<other/>"), 3
@@ -93,6 +96,7 @@ func testOverwrite(t *testing.T, open Opener) {
 	c.Cursors = append(before.Cursors, c.Cursors...)
 	c.Occupants = append(before.Occupants, c.Occupants...)
 	c.Echoes = append(before.Echoes, c.Echoes...)
+	c.Statements = append(before.Statements, c.Statements...)
 	commit(t, s, c)
 	same(t, read(t, s, keysOf(want)), expected(want))
 }
@@ -130,6 +134,9 @@ func removals(c *omemo.Changes) *omemo.Changes {
 	for _, row := range c.Echoes {
 		r.DropEchoes = append(r.DropEchoes, row.Hash)
 	}
+	for _, row := range c.Statements {
+		r.DropStatements = append(r.DropStatements, row.StatementID)
+	}
 	return &r
 }
 
@@ -154,7 +161,7 @@ func testRemoveBeforeInsert(t *testing.T, open Opener) {
 	r := removals(c)
 	r.PreKeys, r.Sessions, r.Skipped, r.Devices = c.PreKeys, c.Sessions, c.Skipped, c.Devices
 	r.Inbox, r.Outbox, r.Journal, r.Owed = c.Inbox, c.Outbox, c.Journal, c.Owed
-	r.Occupants, r.Echoes = c.Occupants, c.Echoes
+	r.Occupants, r.Echoes, r.Statements = c.Occupants, c.Echoes, c.Statements
 	commit(t, s, r)
 	same(t, read(t, s, keysOf(c)), expected(sample()))
 }
@@ -179,6 +186,9 @@ func many(n int) *omemo.Changes {
 		c.Cursors = append(c.Cursors, omemo.Cursor{Archive: fmt.Sprintf("room%d@example.org", i), Position: "p"})
 		c.Occupants = append(c.Occupants, omemo.OccupantRow{
 			OccupantID: omemo.OccupantID{Room: fmt.Sprintf("room%d@example.org", i%7), Nick: fmt.Sprint(i)}, Account: "a@example.org",
+		})
+		c.Statements = append(c.Statements, omemo.StatementRow{
+			StatementID: omemo.StatementID{JID: fmt.Sprintf("user%d@example.org", i%7), Owner: "a@example.org", Key: omemo.Fingerprint{byte(i), byte(i >> 8)}}, Stated: at(5),
 		})
 		c.Echoes = append(c.Echoes, omemo.EchoRow{Hash: [32]byte{byte(i), byte(i >> 8)}, Outbox: seq, Content: []byte("<body/>")})
 	}
@@ -222,7 +232,7 @@ func testBatches(t *testing.T, open Opener) {
 		commit(t, s, r)
 		left := read(t, s, k)
 		if len(left.PreKeys)+len(left.Sessions)+len(left.Skipped)+len(left.Ended)+len(left.Devices)+
-			len(left.Inbox)+len(left.Outbox)+len(left.Journal)+len(left.Owed)+len(left.Occupants)+len(left.Echoes) != 0 {
+			len(left.Inbox)+len(left.Outbox)+len(left.Journal)+len(left.Owed)+len(left.Occupants)+len(left.Echoes)+len(left.Statements) != 0 {
 			t.Errorf("%d rows: not all were removed: %+v", n, left)
 		}
 	}
@@ -272,6 +282,9 @@ func testReadSome(t *testing.T, open Opener) {
 	}
 	if rows, err := s.Occupants(ctx, "room1@example.org", "room1@example.org", "room99@example.org"); err != nil || len(rows) != 5 {
 		t.Errorf("Occupants: got %d, %v, want 5", len(rows), err)
+	}
+	if rows, err := s.Statements(ctx, "user1@example.org", "user1@example.org", "user99@example.org"); err != nil || len(rows) != 5 {
+		t.Errorf("Statements: got %d, %v, want 5", len(rows), err)
 	}
 	if rows, err := s.Echoes(ctx, c.Echoes[29].Hash, c.Echoes[30].Hash, c.Echoes[29].Hash); err != nil || len(rows) != 1 {
 		t.Errorf("Echoes: got %d, %v, want 1", len(rows), err)

@@ -348,7 +348,8 @@ func testTimes(t *testing.T, open Opener) {
 	}
 }
 
-// testDropContacts: a contact goes with the decisions about its keys, its devices
+// testDropContacts: a contact goes with the decisions about its keys and with what
+// its devices have stated, its devices
 // stay unless they are named, and other accounts are left alone.
 func testDropContacts(t *testing.T, open Opener) {
 	s := open.open(t)
@@ -361,6 +362,9 @@ func testDropContacts(t *testing.T, open Opener) {
 	}
 	if a.Contacts[0].JID != "nurse@capulet.example" || a.Trust[0].JID != "nurse@capulet.example" {
 		t.Errorf("left: %+v", a)
+	}
+	if rows, err := s.Statements(t.Context()); err != nil || len(rows) != 1 || rows[0].JID != "nurse@capulet.example" {
+		t.Errorf("statements left: %+v, %v", rows, err)
 	}
 	// Removed, and there again in the same commit.
 	commit(t, s, &omemo.Changes{DropContacts: []string{"nurse@capulet.example"}, Contacts: c.Contacts[1:]})

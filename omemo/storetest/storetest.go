@@ -91,6 +91,8 @@ type content struct {
 
 	Occupants []omemo.OccupantRow
 	Echoes    []omemo.EchoRow
+
+	Statements []omemo.StatementRow
 }
 
 // keys say which rows content is asked for, where a store cannot list them.
@@ -118,7 +120,7 @@ func read(t *testing.T, s omemo.Store, k keys) content {
 	t.Helper()
 	ctx := t.Context()
 	var c content
-	var errs [14]error
+	var errs [15]error
 	c.State, errs[0] = s.Load(ctx)
 	for i, v := range omemo.Versions() {
 		var rows []omemo.PreKeyRow
@@ -138,6 +140,7 @@ func read(t *testing.T, s omemo.Store, k keys) content {
 	c.Cursors, errs[11] = s.Cursors(ctx)
 	c.Occupants, errs[12] = s.Occupants(ctx)
 	c.Echoes, errs[13] = s.Echoes(ctx)
+	c.Statements, errs[14] = s.Statements(ctx)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatalf("reading the store: %v", err)
 	}
@@ -164,6 +167,8 @@ func expected(c *omemo.Changes) content {
 
 		Occupants: slices.Clone(c.Occupants),
 		Echoes:    slices.Clone(c.Echoes),
+
+		Statements: slices.Clone(c.Statements),
 	}
 	for _, r := range c.Inbox {
 		e.State.Inbox = max(e.State.Inbox, r.Seq)
@@ -184,6 +189,7 @@ func (c *content) normalize() {
 	order(c.Devices, func(r omemo.Device) string { return r.Peer.String() })
 	order(c.Trust, func(r omemo.TrustRecord) string { return r.JID + r.Fingerprint.String() })
 	order(c.Occupants, func(r omemo.OccupantRow) string { return fmt.Sprint(r.OccupantID) })
+	order(c.Statements, func(r omemo.StatementRow) string { return fmt.Sprint(r.StatementID) })
 	order(c.Echoes, func(r omemo.EchoRow) string { return string(r.Hash[:]) })
 	order(c.Cursors, func(r omemo.Cursor) string { return r.Archive })
 	for i := range c.Contacts {
@@ -295,7 +301,7 @@ func sample() *omemo.Changes {
 			{Peer: peer(omemo.V2, nurse.JID, nurse.Device), Received: true},
 		},
 		Trust: []omemo.TrustRecord{
-			{JID: "romeo@montague.example", Fingerprint: omemo.Fingerprint(fill(10)), Trust: omemo.Verified, Since: at(7)},
+			{JID: "romeo@montague.example", Fingerprint: omemo.Fingerprint(fill(10)), Trust: omemo.Verified, Since: at(7), By: omemo.Fingerprint(fill(14))},
 			{JID: "nurse@capulet.example", Fingerprint: omemo.Fingerprint(fill(10)), Trust: omemo.Undecided},
 		},
 		Inbox: []omemo.InboxRow{
@@ -326,6 +332,11 @@ func sample() *omemo.Changes {
 		Echoes: []omemo.EchoRow{
 			{Hash: fill(12), Outbox: 1<<63 - 1, Created: at(16), Content: []byte("<body/>")},
 			{Hash: fill(13), Content: []byte("<body/>")},
+		},
+		Statements: []omemo.StatementRow{
+			{StatementID: omemo.StatementID{JID: "romeo@montague.example", Fingerprint: omemo.Fingerprint(fill(10)), Owner: account, Key: omemo.Fingerprint(fill(15))}, Trusted: true, Stated: at(17)},
+			{StatementID: omemo.StatementID{JID: "romeo@montague.example", Fingerprint: omemo.Fingerprint(fill(10)), Owner: account, Key: omemo.Fingerprint(fill(16))}},
+			{StatementID: omemo.StatementID{JID: "nurse@capulet.example", Fingerprint: omemo.Fingerprint(fill(10)), Owner: account, Key: omemo.Fingerprint(fill(15))}},
 		},
 	}
 }
