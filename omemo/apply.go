@@ -69,7 +69,7 @@ func (u *unit) builtOrReplaced(p Peer) EventKind {
 func (u *unit) keys(c *candidate) {
 	s := c.session
 	if c.used != nil {
-		u.changes.DropSkipped = append(u.changes.DropSkipped, *c.used)
+		u.dropSkipped(*c.used)
 	}
 	for _, k := range c.skipped {
 		u.changes.Skipped = append(u.changes.Skipped, SkippedRow{SkippedID{s.id, k.Key, k.N}, k.Seed})

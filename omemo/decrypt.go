@@ -86,31 +86,39 @@ const completionPause = time.Minute
 func (m *Manager) Decrypt(ctx context.Context, msg *Message, v Verify) (*Opened, error) {
 	var out *Opened
 	err := m.work(ctx, func(u *unit) error {
-		o, err := u.decrypt(ctx, msg)
-		if err != nil {
-			return err
-		}
-		if o.Plaintext != nil {
-			if o.Delivery, err = v(o); err != nil {
-				return fmt.Errorf("%w: %w", ErrVerify, err)
-			}
-			u.received(o)
-			u.heed(o)
-			u.from = o.Session.peer
-			u.deliver(o.Event, &o.Delivery) // last: what runs within the commit begins here
-		}
-		if msg.Journal != 0 {
-			u.changes.DropJournal = append(u.changes.DropJournal, msg.Journal)
-		}
-		o.Owed = len(u.changes.Owed) > 0
-		o.Events = u.events
-		out = o
-		return nil
+		var err error
+		out, err = u.open(ctx, msg, v)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// open decrypts a message, has it verified and puts into the changes what it
+// does.
+func (u *unit) open(ctx context.Context, msg *Message, v Verify) (*Opened, error) {
+	before := len(u.events)
+	o, err := u.decrypt(ctx, msg)
+	if err != nil {
+		return nil, err
+	}
+	if o.Plaintext != nil {
+		if o.Delivery, err = v(o); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrVerify, err)
+		}
+		u.received(o)
+		u.heed(o)
+		u.from = o.Session.peer
+		u.deliver(o.Event, &o.Delivery) // last: what runs within the commit begins here
+	}
+	if msg.Journal != 0 {
+		u.changes.DropJournal = append(u.changes.DropJournal, msg.Journal)
+	}
+	o.Owed = len(u.changes.Owed) > 0
+	o.Events = u.events[before:]
+	return o, nil
 }
 
 // candidate is a session in which a key of the message has opened.
@@ -222,7 +230,7 @@ func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (*opene
 		}
 		ids = append(ids, SkippedID{s.id, in.Header.Key, in.Header.N})
 	}
-	rows, err := u.store.Skipped(ctx, ids)
+	rows, err := u.skipped(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +263,7 @@ func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (*opene
 // unlessEnded returns ErrDuplicate for a message of a receiving chain that has
 // ended and in which it was received, and reason for any other.
 func (u *unit) unlessEnded(ctx context.Context, peer Peer, h ratchet.Header, reason error) error {
-	marks, err := u.store.Ended(ctx, []ChainID{{peer, h.Key}})
+	marks, err := u.ended(ctx, ChainID{peer, h.Key})
 	if err != nil {
 		return err
 	}
@@ -280,7 +288,7 @@ func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in 
 	}
 	// An exchange whose session is gone must not begin it again: its pre key may
 	// still be there while an archive is caught up with, or it named none.
-	marks, err := u.store.Ended(ctx, []ChainID{{peer, in.Header.Key}})
+	marks, err := u.ended(ctx, ChainID{peer, in.Header.Key})
 	if err != nil {
 		return nil, err
 	}
@@ -314,7 +322,7 @@ func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in 
 	var row *PreKeyRow
 	var preKey *curve.Private
 	if x.HasPreKey {
-		rows, err := u.store.PreKeys(ctx, peer.Version, x.PreKeyID)
+		rows, err := u.preKeys(ctx, peer.Version, x.PreKeyID)
 		if err != nil {
 			return nil, err
 		}

@@ -19,32 +19,37 @@ const (
 func (m *Manager) Keep(ctx context.Context, from Address, reason string, stanza []byte) (bool, error) {
 	kept := false
 	err := m.work(ctx, func(u *unit) error {
-		rows, err := u.store.Journal(ctx, Address{})
-		if err != nil {
-			return err
-		}
-		last, count, same := uint64(0), 0, 0
-		for _, r := range rows {
-			last = max(last, r.ID)
-			switch {
-			case u.now.Sub(r.Received) > JournalAge:
-				u.changes.DropJournal = append(u.changes.DropJournal, r.ID)
-				continue
-			case r.From == from:
-				same++
-			}
-			count++
-		}
-		if count >= JournalRows || same >= JournalPerDevice || len(stanza) > JournalBytes {
-			return nil
-		}
-		kept = true
-		u.changes.Journal = append(u.changes.Journal, JournalRow{
-			ID: last + 1, From: from, Reason: reason, Stanza: stanza, Received: u.now,
-		})
-		return nil
+		var err error
+		kept, err = u.keep(ctx, from, reason, stanza)
+		return err
 	})
 	return kept && err == nil, err
+}
+
+func (u *unit) keep(ctx context.Context, from Address, reason string, stanza []byte) (bool, error) {
+	rows, err := u.journal(ctx)
+	if err != nil {
+		return false, err
+	}
+	last, count, same := uint64(0), 0, 0
+	for _, r := range rows {
+		last = max(last, r.ID)
+		switch {
+		case u.now.Sub(r.Received) > JournalAge:
+			u.changes.DropJournal = append(u.changes.DropJournal, r.ID)
+			continue
+		case r.From == from:
+			same++
+		}
+		count++
+	}
+	if count >= JournalRows || same >= JournalPerDevice || len(stanza) > JournalBytes {
+		return false, nil
+	}
+	u.changes.Journal = append(u.changes.Journal, JournalRow{
+		ID: last + 1, From: from, Reason: reason, Stanza: stanza, Received: u.now,
+	})
+	return true, nil
 }
 
 // Kept returns the messages of a device in the journal, oldest first.

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -160,6 +159,7 @@ type unit struct {
 	events   []Event
 	after    []func() // run when the commit is done
 	from     Peer     // whose message is answered inside its commit
+	apart    bool     // the next message has to see this one committed
 }
 
 func (m *Manager) unit() *unit {
@@ -182,6 +182,7 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	u.changes.DropInbox = append(u.changes.DropInbox, riding.inbox...)
 	u.changes.DropOutbox = append(u.changes.DropOutbox, riding.outbox...)
 	u.changes.Occupants = append(u.changes.Occupants, riding.occupants...)
+	u.changes.Cursors = append(riding.cursors, u.changes.Cursors...) // the later counts
 	if u.account != nil {
 		u.changes.Account = u.account.record()
 	}
@@ -314,61 +315,4 @@ func (m *Manager) read(ctx context.Context, f func(u *unit) error) error {
 	}
 	defer m.unlock()
 	return f(m.unit())
-}
-
-// marks are changes that wait for a commit to ride with: their loss only costs a
-// repetition.
-type marks struct {
-	mu sync.Mutex
-	marked
-}
-
-type marked struct {
-	inbox, outbox []uint64 // to be removed
-	occupants     []OccupantRow
-}
-
-func (k *marks) add(more marked) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.inbox = append(k.inbox, more.inbox...)
-	k.outbox = append(k.outbox, more.outbox...)
-	k.occupants = append(k.occupants, more.occupants...)
-}
-
-// back puts back what could not be committed. Of two for one row, the newer
-// counts.
-func (k *marks) back(taken marked) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.inbox = append(taken.inbox, k.inbox...)
-	k.outbox = append(taken.outbox, k.outbox...)
-	k.occupants = append(taken.occupants, k.occupants...)
-}
-
-func (k *marks) take() marked {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	taken := k.marked
-	k.marked = marked{}
-	return taken
-}
-
-func (k *marks) empty() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return len(k.inbox)+len(k.outbox)+len(k.occupants) == 0
-}
-
-// Later has rows removed by the next commit: messages that the application has
-// read, stanzas that the server has. It does not wait. Flush commits them when
-// nothing else does.
-func (m *Manager) Later(inbox, outbox []uint64) { m.marks.add(marked{inbox: inbox, outbox: outbox}) }
-
-// Flush commits what Later has collected.
-func (m *Manager) Flush(ctx context.Context) error {
-	if m.marks.empty() {
-		return nil
-	}
-	return m.work(ctx, func(u *unit) error { return nil })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -36,6 +37,9 @@ func (u *unit) forgetAccount(ctx context.Context, jid string) error {
 		}
 	}
 	u.changes.DropContacts = append(u.changes.DropContacts, jid)
+	u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(d Device) bool { return d.JID == jid })
+	u.changes.Contacts = slices.DeleteFunc(u.changes.Contacts, func(c Contact) bool { return c.JID == jid })
+	u.changes.Trust = slices.DeleteFunc(u.changes.Trust, func(t TrustRecord) bool { return t.JID == jid })
 	u.known[jid] = *group(Accounts{}, []string{jid})[jid]
 	return u.dropQueued(ctx, func(other string) bool { return other == jid })
 }

@@ -92,11 +92,14 @@ func (u *unit) save(s *Session) {
 // the same session.
 func (u *unit) write(s *Session) {
 	row := s.row()
-	for i := range u.changes.Sessions {
-		if u.changes.Sessions[i].ID == s.id {
-			u.changes.Sessions[i] = row
-			return
-		}
+	i := slices.IndexFunc(u.changes.Sessions, func(r SessionRow) bool { return r.ID == s.id })
+	switch {
+	case i < 0:
+	case row.Archived != 0:
+		u.changes.Sessions[i] = row
+		return
+	default: // behind those that were archived meanwhile
+		u.changes.Sessions = slices.Delete(u.changes.Sessions, i, i+1)
 	}
 	u.changes.Sessions = append(u.changes.Sessions, row)
 }
@@ -142,6 +145,7 @@ func (u *unit) install(s *Session, byHand bool) {
 func (u *unit) drop(s *Session) {
 	u.changes.DropSessions = append(u.changes.DropSessions, s.id)
 	u.changes.Sessions = slices.DeleteFunc(u.changes.Sessions, func(r SessionRow) bool { return r.ID == s.id })
+	u.changes.Skipped = slices.DeleteFunc(u.changes.Skipped, func(r SkippedRow) bool { return r.Session == s.id })
 	if s.state.CanReceive {
 		u.end(s.peer, s.state.Receiving.Remote, s.state.Receiving.Next)
 	}

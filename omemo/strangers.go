@@ -81,6 +81,7 @@ func (u *unit) shared(ctx context.Context, jid string, f Fingerprint) (bool, err
 	}
 	owner, known := c.owners[f]
 	if !known {
+		u.apart = true
 		u.after = append(u.after, func() { c.owners[f] = jid })
 	}
 	return known && owner != jid, nil
@@ -97,6 +98,7 @@ func (u *unit) meet(ctx context.Context, jid string, begins bool) error {
 		return err
 	}
 	if _, known := c.strangers[jid]; !known {
+		u.apart = true
 		if begins && !u.catchUp {
 			if u.now.Sub(c.since).Abs() >= time.Minute {
 				c.since, c.admitted = u.now, 0

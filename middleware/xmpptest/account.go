@@ -18,6 +18,7 @@ type account struct {
 	roster   map[string]*contact // by bare JID
 	nodes    map[string]*node    // of the pubsub service, by name
 	offline  []*element          // messages, with delay stamps
+	archive  archive
 	hangPEP  bool
 }
 

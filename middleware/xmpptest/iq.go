@@ -136,6 +136,8 @@ func (s *Server) accountIQ(c *session, a *account, iq, payload *element) {
 		s.reply(c, iq, list)
 	case get && a != nil && payload.is(nsVCard, "vCard"):
 		s.refuse(c, iq, itemNotFound)
+	case own && !get && s.archives && payload.is(nsMAM, "query"):
+		s.archiveIQ(c, &c.account.archive, c.bare, iq, payload)
 	case own && payload.is(nsRoster, "query"):
 		s.rosterIQ(c, iq, payload)
 	case own && !get && payload.name.Space == nsCarbons:
@@ -165,7 +167,7 @@ func (s *Server) carbonsIQ(c *session, iq, payload *element) {
 func (s *Server) accountInfo(c *session, a *account, iq, query *element) {
 	name := query.get("node")
 	if name == "" {
-		r := info("account", "registered", pepFeatures())
+		r := info("account", "registered", s.withArchive(pepFeatures()))
 		s.reply(c, iq, r.add(el(nsInfo, "identity", "category", "pubsub", "type", "pep")))
 		return
 	}

@@ -43,6 +43,7 @@ type room struct {
 	occupants    map[string]*occupant // by nick
 	history      []*element
 	subject      *element
+	archive      archive
 }
 
 // occupant is a session in a room.
@@ -364,6 +365,7 @@ func (s *Server) roomMessage(c *session, m *element, to jid.JID) {
 		s.refuse(c, m, badRequest)
 		return
 	}
+	sent = s.keep(&r.archive, r.bare, sent)
 	for _, other := range r.ordered() {
 		s.toOccupant(other, sent)
 	}

@@ -29,7 +29,13 @@ func (s *Server) roomIQ(c *session, iq, payload *element, to jid.JID) {
 	case to.Resourcepart() != "":
 		s.refuse(c, iq, serviceUnavailable) // occupants are not asked through the room
 	case get && payload.is(nsInfo, "query"):
-		s.reply(c, iq, info("conference", "text", r.features()))
+		s.reply(c, iq, info("conference", "text", s.withArchive(r.features())))
+	case !get && s.archives && payload.is(nsMAM, "query"):
+		if r.admits(c.bare) != nil {
+			s.refuse(c, iq, forbidden)
+			return
+		}
+		s.archiveIQ(c, &r.archive, r.bare, iq, payload)
 	case payload.is(nsMUCAdmin, "query"):
 		s.roomAdminIQ(c, r, iq, payload)
 	case payload.is(nsMUCOwner, "query"):

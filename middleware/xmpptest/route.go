@@ -97,9 +97,16 @@ func (s *Server) handleMessage(c *session, m *element) {
 	m.set("to", to.String())
 	copies := wantsCopies(m)
 	m.remove(nsCarbons, "private")
+	sent := s.keep(&c.account.archive, c.bare, m)
+	a := s.accounts[to.Bare().String()]
+	switch {
+	case a == c.account:
+		m = sent
+	case a != nil:
+		m = s.keep(&a.archive, a.bare, m)
+	}
 	b := m.xml()
 
-	a := s.accounts[to.Bare().String()]
 	var reached []*session
 	if a != nil {
 		reached = recipients(a, to, m.get("type"))
@@ -113,7 +120,7 @@ func (s *Server) handleMessage(c *session, m *element) {
 	if !copies {
 		return
 	}
-	s.copyMessage(c.account, "sent", m, b, append(slices.Clone(reached), c))
+	s.copyMessage(c.account, "sent", sent, sent.xml(), append(slices.Clone(reached), c))
 	if a != nil && a != c.account && len(reached) > 0 {
 		s.copyMessage(a, "received", m, b, reached)
 	}
@@ -148,6 +155,7 @@ func (s *Server) undelivered(c *session, a *account, m *element) {
 		delayed.children = append(slices.Clone(m.children),
 			el(nsDelay, "delay", "from", a.jid.Domainpart(), "stamp", stamp))
 		a.offline = append(a.offline, delayed)
+	case s.archives && a != nil && kind != "groupchat" && worthKeeping(m): // it is there when it is asked for
 	default:
 		s.refuse(c, m, serviceUnavailable)
 	}

@@ -32,6 +32,7 @@ type Server struct {
 	refuseMaxItems  bool
 	forbidStrangers bool
 	storeOffline    bool
+	archives        bool
 
 	filter atomic.Pointer[Filter]
 	wire   wire
