@@ -20,6 +20,8 @@ var errStore = errors.New("store fails")
 type tap struct {
 	*memstore.Store
 	fail func(call string) error // nil: nothing fails
+	// refuse makes single commits fail; nil: none.
+	refuse func(c *omemo.Changes) error
 
 	mu       sync.Mutex
 	calls    []string
@@ -119,6 +121,11 @@ func (s *tap) Owed(ctx context.Context) ([]omemo.OwedRow, error) {
 func (s *tap) Commit(ctx context.Context, c *omemo.Changes) error {
 	if err := s.call("Commit"); err != nil {
 		return err
+	}
+	if s.refuse != nil {
+		if err := s.refuse(c); err != nil {
+			return err
+		}
 	}
 	if err := s.Store.Commit(ctx, c); err != nil {
 		return err
