@@ -85,4 +85,3 @@ func (s *stage) had(kind middleware.EventKind) int {
 	defer s.mu.Unlock()
 	return s.tally(kind)
 }
-
