@@ -1,6 +1,9 @@
 package curve
 
-import "testing"
+import (
+	"crypto/ecdh"
+	"testing"
+)
 
 func BenchmarkPublic(b *testing.B) {
 	for b.Loop() {
@@ -15,11 +18,40 @@ func BenchmarkDH(b *testing.B) {
 	}
 }
 
-// BenchmarkFirstDH is an agreement with a key that was not used before.
-func BenchmarkFirstDH(b *testing.B) {
-	u := NewPrivate(&[32]byte{2}).Public()
+// BenchmarkStandardDH is what crypto/ecdh needs for a key that was not used before.
+func BenchmarkStandardDH(b *testing.B) {
+	u, err := ecdh.X25519().NewPublicKey(append([]byte{9}, make([]byte, 31)...))
+	if err != nil {
+		b.Fatal(err)
+	}
 	for b.Loop() {
-		_, _ = NewPrivate(&[32]byte{1}).DH(u)
+		p, err := ecdh.X25519().NewPrivateKey(make([]byte, 32))
+		if err == nil {
+			_, err = p.ECDH(u)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkAgree is the agreements of a new session.
+func BenchmarkAgree(b *testing.B) {
+	p, u := NewPrivate(&[32]byte{1}), NewPrivate(&[32]byte{2}).Public()
+	secrets := make([][32]byte, 4)
+	for b.Loop() {
+		_ = Agree(secrets, Agreement{p, u}, Agreement{p, u}, Agreement{p, u}, Agreement{p, u})
+	}
+}
+
+// BenchmarkDerive is the public keys of a bundle.
+func BenchmarkDerive(b *testing.B) {
+	for b.Loop() {
+		keys := make([]*Private, 100)
+		for i := range keys {
+			keys[i] = NewPrivate(&[32]byte{byte(i)})
+		}
+		Derive(keys...)
 	}
 }
 

@@ -38,12 +38,11 @@ func IdentityFromScalar(scalar *[32]byte) *Identity {
 }
 
 func newIdentity(kind byte, secret, scalar *[32]byte) *Identity {
-	return &Identity{
-		kind:    kind,
-		secret:  *secret,
-		private: NewPrivate(scalar),
-		edwards: Edwards(new(edwards25519.Point).ScalarBaseMult(clamped(scalar)).Bytes()),
-	}
+	point := new(edwards25519.Point).ScalarBaseMult(clamped(scalar))
+	public := Montgomery(point.BytesMontgomery())
+	id := &Identity{kind: kind, secret: *secret, private: NewPrivate(scalar), edwards: Edwards(point.Bytes())}
+	id.private.public.Store(&public)
+	return id
 }
 
 // Edwards returns the public key in Ed25519 form, with the sign that the scalar gives it.
@@ -51,6 +50,9 @@ func (id *Identity) Edwards() Edwards { return id.edwards }
 
 // Montgomery returns the public key in Curve25519 form.
 func (id *Identity) Montgomery() Montgomery { return id.private.Public() }
+
+// Private returns the identity as an X25519 key pair.
+func (id *Identity) Private() *Private { return id.private }
 
 // DH returns the X25519 shared secret with any public key, or [ErrZero].
 func (id *Identity) DH(u Montgomery) ([32]byte, error) { return id.private.DH(u) }

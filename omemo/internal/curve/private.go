@@ -1,8 +1,6 @@
 package curve
 
 import (
-	"crypto/ecdh"
-	"fmt"
 	"sync/atomic"
 
 	"filippo.io/edwards25519"
@@ -11,10 +9,8 @@ import (
 // Private is an X25519 key pair. It is immutable, safe for concurrent use and shared by pointer.
 type Private struct {
 	scalar [32]byte
-
 	// Derived from the scalar on first use. Goroutines that race for it store equal values.
 	public atomic.Pointer[Montgomery]
-	key    atomic.Pointer[ecdh.PrivateKey]
 }
 
 // NewPrivate returns the key pair of a scalar: 32 bytes little endian, clamped at use (RFC 7748 section 5).
@@ -28,46 +24,40 @@ func (p *Private) Public() Montgomery {
 	if public := p.public.Load(); public != nil {
 		return *public
 	}
-	var public Montgomery
-	if key := p.key.Load(); key != nil {
-		public = Montgomery(key.PublicKey().Bytes())
-	} else {
-		// The base point table of the Edwards curve is more than twice as fast as the Montgomery ladder.
-		public = Montgomery(new(edwards25519.Point).ScalarBaseMult(clamped(&p.scalar)).BytesMontgomery())
+	Derive(p)
+	return *p.public.Load()
+}
+
+// Derive computes the public keys of key pairs, which costs less than one after the other.
+func Derive(keys ...*Private) {
+	fractions := make([]fraction, len(keys))
+	publics := make([][32]byte, len(keys))
+	for i, p := range keys {
+		fractions[i] = base(&p.scalar)
 	}
-	p.public.Store(&public)
-	return public
+	divide(publics, fractions)
+	for i, u := range publics {
+		keys[i].public.Store((*Montgomery)(&u))
+	}
+}
+
+// base returns the u coordinate of a multiple of the base point, by the table of the Edwards curve: that is more than
+// twice as fast as the ladder. With y = Y/Z, u = (1+y)/(1-y) is (Z+Y)/(Z-Y). No multiple with a clamped scalar is the
+// neutral element, where Y is Z.
+func base(scalar *[32]byte) fraction {
+	_, y, z, _ := new(edwards25519.Point).ScalarBaseMult(clamped(scalar)).ExtendedCoordinates()
+	var f fraction
+	f.numerator.Add(z, y)
+	f.denominator.Subtract(z, y)
+	return f
 }
 
 // DH returns the X25519 shared secret with any public key, or [ErrZero].
 func (p *Private) DH(u Montgomery) ([32]byte, error) {
-	agreements.Add(1)
-	key := p.key.Load()
-	if key == nil {
-		var err error
-		// crypto/ecdh runs a ladder here for the public key: once per key pair, not once per agreement.
-		if key, err = ecdh.X25519().NewPrivateKey(p.scalar[:]); err != nil {
-			return [32]byte{}, fmt.Errorf("curve: %w", err)
-		}
-		p.key.Store(key)
-	}
-	peer, err := ecdh.X25519().NewPublicKey(u[:])
-	if err != nil {
-		return [32]byte{}, fmt.Errorf("curve: %w", err)
-	}
-	secret, err := key.ECDH(peer)
-	if err != nil { // the only reason left: the result is all zero
-		return [32]byte{}, ErrZero
-	}
-	return [32]byte(secret), nil
+	var secret [1][32]byte
+	err := Agree(secret[:], Agreement{p, u})
+	return secret[0], err
 }
-
-// agreements counts, so that tests can hold every message to the work it may
-// cause.
-var agreements atomic.Uint64
-
-// Agreements returns how many key agreements this process has begun.
-func Agreements() uint64 { return agreements.Load() }
 
 // clamped returns the scalar that X25519 and Ed25519 multiply with.
 func clamped(scalar *[32]byte) *edwards25519.Scalar {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"example.org/omellium/omemo/internal/curve"
@@ -106,17 +105,16 @@ func TestZero(t *testing.T) {
 		tests := []struct {
 			name string
 			run  func() ([32]byte, error)
-			at   string
 		}{
-			{"initiate, identity", func() ([32]byte, error) { return Initiate("", id, private, bad, good, &good) }, "DH2"},
-			{"initiate, signed pre key", func() ([32]byte, error) { return Initiate("", id, private, good, bad, &good) }, "DH1"},
-			{"initiate, pre key", func() ([32]byte, error) { return Initiate("", id, private, good, good, &bad) }, "DH4"},
-			{"accept, identity", func() ([32]byte, error) { return Accept("", id, private, private, bad, good) }, "DH1"},
-			{"accept, ephemeral", func() ([32]byte, error) { return Accept("", id, private, private, good, bad) }, "DH2"},
+			{"initiate, identity", func() ([32]byte, error) { return Initiate("", id, private, bad, good, &good) }},
+			{"initiate, signed pre key", func() ([32]byte, error) { return Initiate("", id, private, good, bad, &good) }},
+			{"initiate, pre key", func() ([32]byte, error) { return Initiate("", id, private, good, good, &bad) }},
+			{"accept, identity", func() ([32]byte, error) { return Accept("", id, private, private, bad, good) }},
+			{"accept, ephemeral", func() ([32]byte, error) { return Accept("", id, private, private, good, bad) }},
 		}
 		for _, test := range tests {
 			secret, err := test.run()
-			if !errors.Is(err, curve.ErrZero) || !strings.Contains(err.Error(), test.at) || secret != [32]byte{} {
+			if !errors.Is(err, curve.ErrZero) || secret != [32]byte{} {
 				t.Errorf("%s: %x, %v", test.name, secret, err)
 			}
 		}
