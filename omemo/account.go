@@ -1,6 +1,7 @@
 package omemo
 
 import (
+	"slices"
 	"time"
 
 	"example.org/omellium/omemo/internal/curve"
@@ -143,10 +144,15 @@ func (a *account) bundle(v Version, rows []PreKeyRow, draw func() [32]byte) *Bun
 	if !p.edwards {
 		b.Signature[63] |= a.identity.Edwards()[31] & 0x80
 	}
-	for _, r := range rows {
-		if r.Used.IsZero() {
-			b.PreKeys = append(b.PreKeys, PublicPreKey{r.ID, curve.NewPrivate(&r.Private).Public()})
-		}
+	published := slices.DeleteFunc(slices.Clone(rows), func(r PreKeyRow) bool { return !r.Used.IsZero() })
+	keys := make([]*curve.Private, len(published))
+	for i := range published {
+		keys[i] = curve.NewPrivate(&published[i].Private)
 	}
+	curve.Derive(keys...)
+	for i, key := range keys {
+		b.PreKeys = append(b.PreKeys, PublicPreKey{published[i].ID, key.Public()})
+	}
+	clear(published)
 	return b
 }

@@ -116,15 +116,16 @@ func (m *Manager) Replace(ctx context.Context, b *Bundle, r Render) (*Sealed, er
 		if err := u.loadSessions(ctx, []Peer{b.Peer()}); err != nil {
 			return err
 		}
-		if _, err := u.check(ctx, b); err != nil {
-			return err
-		}
-		preKey := b.PreKeys[u.below(len(b.PreKeys))]
-		s, err := initiate(u.own(), b, preKey, u.id(), u.draw)
+		d, err := u.check(ctx, b)
 		if err != nil {
 			return err
 		}
-		u.event(u.builtOrReplaced(s.peer), s.peer, s.Fingerprint())
+		preKey := b.PreKeys[u.below(len(b.PreKeys))]
+		s, err := initiate(u.own(), b, d.Fingerprint, preKey, u.id(), u.draw)
+		if err != nil {
+			return err
+		}
+		u.event(u.builtOrReplaced(s.peer), s.peer, d.Fingerprint)
 		u.install(s, true)
 		sealed.Events = u.events
 		sealed.Devices = []DeviceResult{{Peer: s.peer, Exchange: true}}

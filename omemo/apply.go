@@ -13,8 +13,11 @@ import (
 func (u *unit) apply(ctx context.Context, o *Opened, c *candidate) error {
 	s := c.session
 	peer := s.peer
-	f := s.Fingerprint()
 	before, _ := u.knows(peer.JID).device(peer)
+	f := before.Fingerprint
+	if f.IsZero() || before.Identity != s.identity {
+		f = s.Fingerprint()
+	}
 	if err := u.meet(ctx, peer.JID, c.built); err != nil {
 		return err
 	}

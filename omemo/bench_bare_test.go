@@ -46,10 +46,11 @@ func (b *Bare) Known() Device {
 // Initiate verifies a bundle and begins a session with its first pre key. The
 // zero Device is one that was never seen.
 func (b *Bare) Initiate(bundle *Bundle, known Device) (*Session, error) {
-	if err := bundle.Verify(); err != nil {
+	f, err := bundle.verify(known)
+	if err != nil {
 		return nil, err
 	}
-	return initiate(b.own, bundle, bundle.PreKeys[0], 1, random)
+	return initiate(b.own, bundle, f, bundle.PreKeys[0], 1, random)
 }
 
 // Seal seals key material and returns the next session, the key and the record.

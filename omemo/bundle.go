@@ -41,28 +41,37 @@ func (b *Bundle) Fingerprint() (Fingerprint, error) {
 // Nothing may use a bundle's keys before it returned nil. The error is
 // ErrBundle.
 func (b *Bundle) Verify() error {
+	_, err := b.verify(Device{})
+	return err
+}
+
+// verify is Verify where something is known about the device, and returns its
+// fingerprint: checking a point costs half a DH, and the identity key of a
+// known device was checked once.
+func (b *Bundle) verify(known Device) (Fingerprint, error) {
 	p := b.Version.profile()
 	if !b.Version.Valid() || len(b.PreKeys) == 0 {
-		return fmt.Errorf("%w: no pre key", ErrBundle)
+		return Fingerprint{}, fmt.Errorf("%w: no pre key", ErrBundle)
+	}
+	f := known.Fingerprint
+	if f.IsZero() || known.Identity != b.IdentityKey {
+		var err error
+		if f, err = b.Fingerprint(); err != nil {
+			return Fingerprint{}, err
+		}
 	}
 	signature := b.Signature
 	identity := curve.Edwards(b.IdentityKey)
 	if !p.edwards {
 		// The sign that Curve25519 loses stands in the top bit of the signature,
 		// free there because S is below 2^253 (WIRE: legacy bundles).
-		sign := signature[63] >> 7
+		identity = curve.Montgomery(b.IdentityKey).CheckedEdwards(signature[63] >> 7)
 		signature[63] &= 0x7f
-		var err error
-		if identity, err = curve.Montgomery(b.IdentityKey).Edwards(sign); err != nil {
-			return fmt.Errorf("%w: identity key", ErrBundle)
-		}
-	} else if _, err := identity.Montgomery(); err != nil {
-		return fmt.Errorf("%w: identity key", ErrBundle)
 	}
-	if !curve.Verify(identity, p.signedBytes(b.SignedPreKey), &signature) {
-		return fmt.Errorf("%w: signature", ErrBundle)
+	if !curve.VerifyChecked(identity, p.signedBytes(b.SignedPreKey), &signature) {
+		return Fingerprint{}, fmt.Errorf("%w: signature", ErrBundle)
 	}
-	return nil
+	return f, nil
 }
 
 // signedBytes returns what the signature of a signed pre key covers: 33 bytes

@@ -301,7 +301,7 @@ func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in 
 	d, known := u.knows(peer.JID).device(peer)
 	f := d.Fingerprint
 	if !known || f.IsZero() || d.Identity != x.Identity {
-		// Checking a point costs as much as a DH: known ones were checked once.
+		// Checking a point costs half a DH: known ones were checked once.
 		var err error
 		if f, err = fingerprint(peer.Version, x.Identity); err != nil {
 			return nil, ErrRefused

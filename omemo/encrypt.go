@@ -319,7 +319,7 @@ func (u *unit) serve(ctx context.Context, c choice, bundles []*Bundle, content b
 	case bundle == nil:
 		result.Err = ErrNoBundle
 	default:
-		s, result.Err = u.start(bundle)
+		s, result.Err = u.start(bundle, d.Fingerprint)
 	}
 	if s != nil {
 		result.Exchange = s.initiation == Active && !s.confirmed
@@ -330,10 +330,8 @@ func (u *unit) serve(ctx context.Context, c choice, bundles []*Bundle, content b
 // check verifies a bundle and compares its identity key with the known one. A
 // different one is kept beside it, for an application to decide.
 func (u *unit) check(ctx context.Context, b *Bundle) (Device, error) {
-	if err := b.Verify(); err != nil {
-		return Device{}, err
-	}
-	f, err := b.Fingerprint()
+	known, _ := u.knows(b.Owner.JID).device(b.Peer())
+	f, err := b.verify(known)
 	if err != nil {
 		return Device{}, err
 	}
@@ -352,13 +350,13 @@ func (u *unit) check(ctx context.Context, b *Bundle) (Device, error) {
 
 // start builds an active session from a verified bundle, with one of its pre
 // keys chosen at random, so that two devices rarely choose the same.
-func (u *unit) start(b *Bundle) (*Session, error) {
+func (u *unit) start(b *Bundle, f Fingerprint) (*Session, error) {
 	preKey := b.PreKeys[u.below(len(b.PreKeys))]
-	s, err := initiate(u.own(), b, preKey, u.id(), u.draw)
+	s, err := initiate(u.own(), b, f, preKey, u.id(), u.draw)
 	if err != nil {
 		return nil, err
 	}
-	u.event(SessionBuilt, s.peer, s.Fingerprint())
+	u.event(SessionBuilt, s.peer, f)
 	u.install(s, false)
 	return s, nil
 }

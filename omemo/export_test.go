@@ -86,10 +86,11 @@ func (m *Manager) Start(ctx context.Context, b *Bundle, ephemeral, ratchetKey [3
 		if _, err := u.held(ctx, b.Peer()); err != nil {
 			return err
 		}
-		if _, err := u.check(ctx, b); err != nil {
+		d, err := u.check(ctx, b)
+		if err != nil {
 			return err
 		}
-		s, err := initiate(u.own(), b, b.PreKeys[0], u.id(), queue(ephemeral, ratchetKey))
+		s, err := initiate(u.own(), b, d.Fingerprint, b.PreKeys[0], u.id(), queue(ephemeral, ratchetKey))
 		if err == nil {
 			u.install(s, true)
 		}

@@ -30,7 +30,11 @@ func talk(t testing.TB, v Version, each func(own *account, s *Session)) {
 		}
 	}
 	b := accounts[1].bundle(v, own, random)
-	active, err := initiate(accounts[0], b, b.PreKeys[0], 1, random)
+	f, err := b.verify(Device{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	active, err := initiate(accounts[0], b, f, b.PreKeys[0], 1, random)
 	if err != nil {
 		t.Fatal(err)
 	}

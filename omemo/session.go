@@ -100,31 +100,24 @@ func (s *Session) ReceivingChain() int {
 // Fingerprint returns the identity key of the peer in this session.
 func (s *Session) Fingerprint() Fingerprint {
 	if s.peer.Version.profile().edwards {
-		u, err := curve.Edwards(s.identity).Montgomery()
-		if err != nil {
-			return Fingerprint{} // cannot be: checked when the session was built
-		}
-		return Fingerprint(u)
+		return Fingerprint(curve.Edwards(s.identity).CheckedMontgomery())
 	}
 	return Fingerprint(s.identity)
 }
 
-// initiate builds an active session from a verified bundle and one of its pre
-// keys.
-func initiate(own *account, b *Bundle, preKey PublicPreKey, id uint64, draw func() [32]byte) (*Session, error) {
+// initiate builds an active session from a verified bundle, the fingerprint of its
+// identity key, and one of its pre keys.
+func initiate(own *account, b *Bundle, u Fingerprint, preKey PublicPreKey, id uint64, draw func() [32]byte) (*Session, error) {
 	p := b.Version.profile()
-	u, err := b.Fingerprint()
-	if err != nil {
-		return nil, err
-	}
-	ephemeral := newPrivate(draw)
+	ephemeral, ratchetKey := newPrivate(draw), newPrivate(draw)
+	curve.Derive(ephemeral, ratchetKey)
 	one := curve.Montgomery(preKey.Key)
 	secret, err := x3dh.Initiate(p.x3dh, own.identity, ephemeral, curve.Montgomery(u), curve.Montgomery(b.SignedPreKey), &one)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
 	defer clear(secret[:])
-	state, err := ratchet.Initiate(p.ratchet, secret, newPrivate(draw), curve.Montgomery(b.SignedPreKey))
+	state, err := ratchet.Initiate(p.ratchet, secret, ratchetKey, curve.Montgomery(b.SignedPreKey))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}

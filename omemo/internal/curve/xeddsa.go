@@ -37,8 +37,13 @@ func hashToScalar(parts ...[]byte) *edwards25519.Scalar {
 // for an R that is not canonical or has another order. Legacy signatures carry the sign of the identity key in the
 // highest bit: it has to be taken out before.
 func Verify(pub Edwards, msg []byte, sig *[64]byte) bool {
-	if _, err := pub.point(); err != nil {
+	if _, err := pub.Montgomery(); err != nil {
 		return false
 	}
+	return VerifyChecked(pub, msg, sig)
+}
+
+// VerifyChecked is [Verify] for an identity key that was checked before.
+func VerifyChecked(pub Edwards, msg []byte, sig *[64]byte) bool {
 	return ed25519.Verify(pub[:], msg, sig[:])
 }
