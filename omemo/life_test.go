@@ -167,8 +167,12 @@ func TestReset(t *testing.T) {
 	a.reads(b.send("three", alice), "three")
 	before, device := fingerprintOf(a), a.device
 	gone := b.dumpIDs(a)
+	a.ok(a.store.Commit(ctx, &omemo.Changes{Cursors: []omemo.Cursor{{Archive: alice, Position: "1"}, {Archive: "room@example.org", Position: "2"}}}))
 	a.ok(a.m.Reset(ctx))
 	a.restart()
+	if cursors, err := a.store.Cursors(ctx); err != nil || len(cursors) != 0 {
+		t.Errorf("left: %v, %v", cursors, err)
+	}
 	if fingerprintOf(a) == before || a.device == device {
 		t.Error("the device is the same")
 	}

@@ -172,6 +172,13 @@ func (m *Manager) Reset(ctx context.Context) error {
 		for _, row := range inbox {
 			u.changes.DropInbox = append(u.changes.DropInbox, row.Seq)
 		}
+		cursors, err := u.store.Cursors(ctx)
+		if err != nil {
+			return err
+		}
+		for _, row := range cursors {
+			u.changes.DropCursors = append(u.changes.DropCursors, row.Archive)
+		}
 		echoes, err := u.store.Echoes(ctx)
 		if err != nil {
 			return err

@@ -111,6 +111,7 @@ type Changes struct {
 	Owed        []OwedRow
 	DropOwed    []OwedID
 	Cursors     []Cursor
+	DropCursors []string // archives
 
 	Occupants     []OccupantRow
 	DropOccupants []OccupantID
@@ -138,7 +139,7 @@ func (c *Changes) empty() bool {
 			len(c.Skipped)+len(c.DropSkipped)+len(c.TrimSkipped)+len(c.Ended)+
 			len(c.Contacts)+len(c.Devices)+len(c.DropDevices)+len(c.Trust)+
 			len(c.Inbox)+len(c.DropInbox)+len(c.Outbox)+len(c.DropOutbox)+
-			len(c.Journal)+len(c.DropJournal)+len(c.Owed)+len(c.DropOwed)+len(c.Cursors)+
+			len(c.Journal)+len(c.DropJournal)+len(c.Owed)+len(c.DropOwed)+len(c.Cursors)+len(c.DropCursors)+
 			len(c.Occupants)+len(c.DropOccupants)+len(c.Echoes)+len(c.DropEchoes)+
 			len(c.Statements)+len(c.DropStatements) == 0
 }

@@ -139,6 +139,9 @@ func (r *rows) remove(c *omemo.Changes) {
 	for _, id := range c.DropJournal {
 		r.journal.drop(id)
 	}
+	for _, archive := range c.DropCursors {
+		delete(r.cursors, archive)
+	}
 	for _, id := range c.DropOwed {
 		delete(r.owed, id)
 	}

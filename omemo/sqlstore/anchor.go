@@ -90,7 +90,9 @@ func (s *Store) moor(settings Settings, store []byte) error {
 		return nil
 	}
 	s.anchor = a
-	s.rolledBack.Store(number > s.counters.commits)
+	if number > s.counters.commits {
+		s.rolledBack.Store(true)
+	}
 	return nil
 }
 
@@ -100,6 +102,7 @@ func (s *Store) moor(settings Settings, store []byte) error {
 func (s *Store) anchored(c *omemo.Changes) {
 	if c.Renewed {
 		s.rolledBack.Store(false)
+		s.moved = ""
 	}
 	switch {
 	case s.anchor == nil:

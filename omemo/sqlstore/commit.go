@@ -94,6 +94,7 @@ func clip(c *omemo.Changes) *omemo.Changes {
 	clipSlice(&d.Owed)
 	clipSlice(&d.DropOwed)
 	clipSlice(&d.Cursors)
+	clipSlice(&d.DropCursors)
 	clipSlice(&d.Occupants)
 	clipSlice(&d.DropOccupants)
 	clipSlice(&d.Echoes)
@@ -214,6 +215,10 @@ func (s *Store) writeAccount(w *writer, c *omemo.Changes) (next counters, step d
 		e.sealer = s.sealer
 		e.secret(c.Account)
 	}
+	if c.Renewed && s.moved != "" {
+		name, record = name+" and place", record+", place = ?"
+		e.text(s.moved)
+	}
 	e.args = append(e.args, s.account, s.fence, int64(s.counters.commits))
 	n, err := w.exec(accountTable, name, 1, func() string {
 		return `UPDATE omemo_account SET commits = ?, inbox = ?, outbox = ?, digest = ?` + record +
@@ -250,6 +255,7 @@ func write(w *writer, c *omemo.Changes) error {
 	do(len(c.DropOutbox), func() error { return outbox.drop(w, c.DropOutbox) })
 	do(len(c.DropJournal), func() error { return journal.drop(w, c.DropJournal) })
 	do(len(c.DropOwed), func() error { return owed.drop(w, c.DropOwed) })
+	do(len(c.DropCursors), func() error { return cursors.drop(w, c.DropCursors) })
 	do(len(c.DropOccupants), func() error { return occupants.drop(w, c.DropOccupants) })
 	do(len(c.DropStatements), func() error { return statements.drop(w, c.DropStatements) })
 	do(len(c.DropEchoes), func() error { return echoes.drop(w, c.DropEchoes) })

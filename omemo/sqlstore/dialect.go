@@ -1,6 +1,8 @@
 package sqlstore
 
 import (
+	"context"
+	"database/sql"
 	"strconv"
 	"strings"
 )
@@ -26,6 +28,10 @@ type Dialect struct {
 	// there are no leases, because the operating system keeps other processes
 	// out.
 	Now string
+	// Place names where the database stands, so that a copy that was put
+	// somewhere else is told from it. It is empty where that cannot be found
+	// out. Nil: there is no such name.
+	Place func(context.Context, *sql.DB) (string, error)
 	// Transient reports whether a transaction that failed with an error was
 	// undone by the database and should be tried again.
 	Transient func(error) bool

@@ -203,6 +203,11 @@ var steps = [][]string{
 			PRIMARY KEY (account, jid, fingerprint, owner, about)
 		) {clustered}`,
 	},
+	{
+		// Where the database stood when its sending state was last known to be
+		// the newest: see Dialect.Place.
+		`ALTER TABLE omemo_account ADD COLUMN place TEXT`,
+	},
 }
 
 // checksum names the text of a step.

@@ -31,6 +31,7 @@ type Store struct {
 
 	anchor     *anchor // nil if there is none
 	rolledBack atomic.Bool
+	moved      string // place that is noted when the sending state was made anew
 
 	fresh sync.RWMutex // held while what stands in the database and digest change
 
@@ -134,9 +135,10 @@ func (s *Store) start(ctx context.Context, settings Settings) error {
 func (s *Store) unlock(ctx context.Context, settings Settings) error {
 	var store, wrapped, sum []byte
 	var written uint64
-	err := s.db.sql.QueryRowContext(ctx, s.db.dialect.text(`SELECT store, fence, commits, inbox, outbox, wrapped, digest, written
+	var place sql.NullString
+	err := s.db.sql.QueryRowContext(ctx, s.db.dialect.text(`SELECT store, fence, commits, inbox, outbox, wrapped, digest, written, place
 		FROM omemo_account WHERE id = ?`), s.account).
-		Scan(&store, &s.fence, &s.counters.commits, &s.counters.inbox, &s.counters.outbox, &wrapped, &sum, &written)
+		Scan(&store, &s.fence, &s.counters.commits, &s.counters.inbox, &s.counters.outbox, &wrapped, &sum, &written, &place)
 	if err != nil {
 		return fmt.Errorf("sqlstore: read the account: %w", err)
 	}
@@ -148,7 +150,10 @@ func (s *Store) unlock(ctx context.Context, settings Settings) error {
 			return err
 		}
 	}
-	return s.moor(settings, store)
+	if err := s.moor(settings, store); err != nil {
+		return err
+	}
+	return s.locate(ctx, place.String)
 }
 
 // Rewrap seals the data key of a sealed account with another key. The data

@@ -12,9 +12,15 @@
 //
 // Commits are durable when they return: synchronous_commit is switched on in
 // each transaction, whatever the server's default is. What the server does to
-// its replicas is its administrator's choice: a standby that was promoted
-// without the last commits makes keys be used twice. A transaction that stands
-// still for a minute is ended by the server.
+// its replicas is its administrator's choice: a standby that is promoted may
+// miss the last commits. A transaction that stands still for a minute is ended
+// by the server.
+//
+// Where the database stands is noted in it: the cluster's system identifier and
+// timeline, the database and the table. A dump or a backup that was restored,
+// and a standby that was promoted, are noticed by that when an account is opened
+// (omemo.State.RolledBack), so that no key is used twice. A copy of the server's
+// whole directory has the same name and is not noticed: see sqlstore.WithAnchor.
 //
 // The statements are plain SQL and need no session state, so that transaction
 // poolers work (with default_query_exec_mode=exec in the URL) and distributed
@@ -61,6 +67,7 @@ var dialect = sqlstore.Dialect{
 	Begin: `SELECT set_config('synchronous_commit', 'on', true),
 		set_config('idle_in_transaction_session_timeout', '60000', true)`,
 	Now:       `CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)`,
+	Place:     place,
 	Transient: func(err error) bool { return hasCode(err, serializationFailure, deadlockDetected) },
 	Raced:     func(err error) bool { return hasCode(err, uniqueViolation, duplicateTable, duplicateObject) },
 }

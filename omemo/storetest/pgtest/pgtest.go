@@ -5,6 +5,7 @@
 package pgtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -31,6 +33,9 @@ type Server struct {
 	Dir string
 
 	root      string
+	bin       string // directory of the programs
+	attr      *syscall.SysProcAttr
+	settings  []string
 	process   *exec.Cmd
 	ended     chan error
 	databases atomic.Int64
@@ -47,35 +52,54 @@ func Start(settings ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: root, root: root, ended: make(chan error, 1)}
-	if err := s.start(bin, settings); err != nil {
+	s := &Server{Dir: root, root: root, bin: bin, settings: settings, ended: make(chan error, 1)}
+	if err := s.create(); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	if err := s.start(); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
-func (s *Server) start(bin string, settings []string) error {
-	attr, err := runAs(s.root)
-	if err != nil {
+// data returns the directory of the cluster.
+func (s *Server) data() string { return filepath.Join(s.root, "data") }
+
+// create makes the cluster.
+func (s *Server) create() error {
+	var err error
+	if s.attr, err = runAs(s.root); err != nil {
 		return err
 	}
-	data := filepath.Join(s.root, "data")
-	create := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-	create.SysProcAttr, create.Dir = attr, s.root
-	if out, err := create.CombinedOutput(); err != nil {
-		return fmt.Errorf("pgtest: initdb: %w\n%s", err, out)
+	_, err = s.run("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	return err
+}
+
+// run runs one of PostgreSQL's programs and returns what it prints.
+func (s *Server) run(name string, args ...string) ([]byte, error) {
+	var stderr bytes.Buffer
+	cmd := exec.Command(filepath.Join(s.bin, name), args...)
+	cmd.SysProcAttr, cmd.Dir, cmd.Stderr = s.attr, s.root, &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("pgtest: %s: %w\n%s", name, err, stderr.Bytes())
 	}
-	args := []string{"-D", data, "-k", s.root, "-p", strconv.Itoa(Port), "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "fsync=off"}
-	for _, setting := range settings {
+	return out, nil
+}
+
+// start starts the server and waits until it answers.
+func (s *Server) start() error {
+	args := []string{"-D", s.data(), "-k", s.root, "-p", strconv.Itoa(Port), "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "fsync=off"}
+	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}
-	log, err := os.Create(filepath.Join(s.root, "log"))
+	log, err := os.OpenFile(filepath.Join(s.root, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	s.process = exec.Command(filepath.Join(bin, "postgres"), args...)
-	s.process.SysProcAttr, s.process.Dir, s.process.Stdout, s.process.Stderr = attr, s.root, log, log
+	s.process = exec.Command(filepath.Join(s.bin, "postgres"), args...)
+	s.process.SysProcAttr, s.process.Dir, s.process.Stdout, s.process.Stderr = s.attr, s.root, log, log
 	if err := s.process.Start(); err != nil {
 		return fmt.Errorf("pgtest: %w", err)
 	}
@@ -121,9 +145,86 @@ func (s *Server) halt() error {
 	return err
 }
 
+// Restart stops the server and starts it again.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	if err := errors.Join(s.halt(), s.start()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Recover stops the server and starts it again as one that was restored from a
+// backup: it is on a new timeline afterwards.
+func (s *Server) Recover(t testing.TB) {
+	t.Helper()
+	err := s.halt()
+	for name, text := range map[string]string{"recovery.signal": "", "postgresql.auto.conf": "restore_command = 'false'\n"} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(s.data(), name), []byte(text), 0o600)
+		}
+		if err == nil && s.attr != nil {
+			err = os.Chown(filepath.Join(s.data(), name), int(s.attr.Credential.Uid), int(s.attr.Credential.Gid))
+		}
+	}
+	if err == nil {
+		err = s.start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		var still bool
+		s.Query(t, s.url("postgres"), `SELECT pg_is_in_recovery()`, &still)
+		if !still {
+			return
+		}
+	}
+}
+
+// Dump returns the statements that make a database anew.
+func (s *Server) Dump(t testing.TB, url string) string {
+	t.Helper()
+	dump, err := s.run("pg_dump", "--inserts", "--no-owner", "--no-privileges", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sql strings.Builder
+	for line := range strings.Lines(string(dump)) {
+		if !strings.HasPrefix(line, "\\") && !strings.HasPrefix(line, "--") { // of psql
+			sql.WriteString(line)
+		}
+	}
+	return sql.String()
+}
+
+// Restore makes a database of a dump and returns its URL.
+func (s *Server) Restore(t testing.TB, dump string) string {
+	t.Helper()
+	url := s.Database(t)
+	s.Exec(t, url, dump)
+	return url
+}
+
+// Query runs a query that has one row.
+func (s *Server) Query(t testing.TB, url, query string, row ...any) {
+	t.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if err := conn.QueryRow(ctx, query).Scan(row...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
 func (s *Server) url(database string) string {
 	return fmt.Sprintf("postgres://postgres@/%s?host=%s&port=%d", database, s.Dir, Port)
 }
+
+// As returns the URL of a database for another user.
+func (s *Server) As(url, user string) string { return strings.Replace(url, "postgres@", user+"@", 1) }
 
 // Database creates a database and returns its URL.
 func (s *Server) Database(t testing.TB) string {
@@ -152,7 +253,9 @@ func (s *Server) Exec(t testing.TB, url string, statements ...string) {
 // binaries returns the directory of the newest server that is installed.
 func binaries() (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
-		return filepath.Dir(path), nil
+		if path, err = filepath.EvalSymlinks(path); err == nil { // its other programs stand beside it
+			return filepath.Dir(path), nil
+		}
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(found) == 0 {
