@@ -34,7 +34,8 @@ var imports = map[string][]string{
 	"devicelist":             {"omemo", "stanza", "stanza/pep"},
 	"bundle":                 {"omemo", "stanza", "stanza/pep"},
 	"middleware":             {"omemo", "omemo/memstore", "stanza", "stanza/pep", "devicelist", "bundle", "middleware/..."},
-	"examples":               {"omemo/...", "omemo", "stanza/...", "stanza", "devicelist", "bundle", "middleware", "middleware/xmpptest", "examples/..."},
+	"middleware/media":       {"stanza", "stanza/pep"},
+	"examples":               {"omemo/...", "omemo", "stanza/...", "stanza", "devicelist", "bundle", "middleware", "middleware/media", "middleware/xmpptest", "examples/..."},
 }
 
 // foreign says what a package may import from elsewhere, if that is restricted:

@@ -16,8 +16,9 @@
 // publish-options, node configuration, retraction and notifications filtered by "+notify". Every
 // account's domain is served; there are no other servers to reach. Rooms (XEP-0045) are served at the
 // domains that [Server.AddRooms] names: affiliations, configuration, nicks, history, subjects and
-// private messages, but neither passwords nor moderation. [Archives] keeps messages (XEP-0313). Stream
-// management and explicit pubsub subscriptions are not served.
+// private messages, but neither passwords nor moderation. [Archives] keeps messages (XEP-0313). Slots
+// for files (XEP-0363) are given by the services that [Server.AddUploads] names. Stream management and
+// explicit pubsub subscriptions are not served.
 //
 // Clients connect through an in-process connection ([Server.Dial], [Server.Client]) or over TCP on
 // the loopback interface ([Server.Addr]). A server whose Addr was never called makes no system call,

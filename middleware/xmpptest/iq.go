@@ -75,6 +75,11 @@ func (s *Server) handleIQ(c *session, iq *element) {
 			s.roomIQ(c, iq, payloads[0], to)
 		}
 		return
+	case where == toUploads:
+		if request {
+			s.uploadIQ(c, iq, payloads[0], to.Domainpart())
+		}
+		return
 	}
 	a := s.accounts[to.Bare().String()]
 	if where == toAccount && to.Resourcepart() != "" {
@@ -110,7 +115,11 @@ func (s *Server) hostIQ(c *session, iq, payload *element) {
 		}
 		s.reply(c, iq, info("server", "im", list))
 	case get && payload.is(nsItems, "query"):
-		s.reply(c, iq, el(nsItems, "query"))
+		list := el(nsItems, "query")
+		for _, domain := range slices.Sorted(maps.Keys(s.uploads)) {
+			list.add(el(nsItems, "item", "jid", domain))
+		}
+		s.reply(c, iq, list)
 	case !get && payload.name.Space == nsCarbons:
 		s.carbonsIQ(c, iq, payload)
 	default:

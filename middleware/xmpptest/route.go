@@ -52,6 +52,7 @@ const (
 	toAccount place = iota // of a user, whether or not it exists
 	toHost                 // a domain that is served
 	toRoom                 // a room, an occupant of one, or a service for rooms
+	toUploads              // a service that gives slots for files
 	toNowhere              // another server, which cannot be reached
 )
 
@@ -66,6 +67,9 @@ func (s *Server) locate(c *session, address string) (jid.JID, place, error) {
 	}
 	if s.servesRooms(j) {
 		return j, toRoom, nil
+	}
+	if s.uploads[j.Domainpart()] != nil {
+		return j, toUploads, nil
 	}
 	if _, served := s.domains[j.Domainpart()]; !served {
 		return j, toNowhere, nil
@@ -87,7 +91,7 @@ func (s *Server) handleMessage(c *session, m *element) {
 	case where == toNowhere:
 		s.refuse(c, m, remoteServerNotFound)
 		return
-	case where == toHost:
+	case where == toHost, where == toUploads:
 		s.refuse(c, m, serviceUnavailable)
 		return
 	case where == toRoom:

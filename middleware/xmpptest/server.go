@@ -49,6 +49,7 @@ type Server struct {
 
 	roomDomains map[string]RoomConfig // of services for rooms, with the standard configuration
 	rooms       map[string]*room      // by bare JID
+	uploads     map[string]*uploads   // services for files, by domain
 }
 
 // An Option changes what a server does.
