@@ -172,7 +172,7 @@ func (s *Session) seal(own *account, material []byte, draw func() [32]byte) (*Se
 	}
 	keys := ratchet.Expand(p.ratchet, &seed)
 	clear(seed[:])
-	signed := p.format.AppendSigned(nil, header, ratchet.Encrypt(&keys, material))
+	signed := p.format.AppendSigned(nil, header, ratchet.Encrypt(nil, &keys, material))
 	tag := keys.Tag(p.ratchet, s.associatedData(own, true), signed)
 	data := p.format.AppendMessage(nil, signed, tag[:p.ratchet.MACSize])
 

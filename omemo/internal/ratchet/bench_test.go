@@ -37,7 +37,7 @@ func BenchmarkSeal(b *testing.B) {
 		}
 		active = next
 		keys := Expand(legacy, &key)
-		keys.Tag(legacy, ad, Encrypt(&keys, plaintext))
+		keys.Tag(legacy, ad, Encrypt(nil, &keys, plaintext))
 	}
 }
 
@@ -50,7 +50,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Fatal(err)
 	}
 	keys, ad := Expand(legacy, &key), make([]byte, 66)
-	ciphertext := Encrypt(&keys, make([]byte, 32))
+	ciphertext := Encrypt(nil, &keys, make([]byte, 32))
 	tag := keys.Tag(legacy, ad, ciphertext)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -33,9 +33,11 @@ func (c *Chain) skip(n uint32, skipped []Skipped) []Skipped {
 		return skipped
 	}
 	skipped = slices.Grow(skipped, int(n-c.Next))
-	for c.Next < n {
-		number := c.Next
-		skipped = append(skipped, Skipped{Key: c.Remote, N: number, Seed: c.step()})
+	s := scratches.Get().(*scratch)
+	defer s.done()
+	for ; c.Next < n; c.Next++ {
+		skipped = append(skipped, Skipped{Key: c.Remote, N: c.Next})
+		s.chain(&c.Key, &skipped[len(skipped)-1].Seed)
 	}
 	return skipped
 }

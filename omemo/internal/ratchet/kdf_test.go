@@ -100,7 +100,7 @@ func TestAgainstStandardLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := make([]byte, n)
-		if expand(out, key, info); !bytes.Equal(out, want) {
+		if expand(out, &key, info); !bytes.Equal(out, want) {
 			t.Fatalf("HKDF = %x, want %x", out, want)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
+	"crypto/subtle"
+	"sync"
 )
 
 // Keys are what one message is encrypted and authenticated with.
@@ -16,20 +18,32 @@ type Keys struct {
 // Expand derives the keys of a message from its 32-byte message key (HKDF-SHA-256, the salt 32 zero bytes).
 func Expand(p Params, key *[32]byte) Keys {
 	var out [80]byte
-	expand(out[:], hmacSHA256(new([32]byte), key[:]), p.Message)
+	derive(out[:], key, p.Message)
 	return Keys{Cipher: [32]byte(out[:32]), MAC: [32]byte(out[32:64]), IV: [16]byte(out[64:])}
 }
 
-// Encrypt encrypts with AES-256-CBC and PKCS #7 padding: the result is 1 to 16 bytes longer.
-func Encrypt(k *Keys, plaintext []byte) []byte {
-	padding := aes.BlockSize - len(plaintext)%aes.BlockSize
-	ciphertext := make([]byte, len(plaintext)+padding)
-	for i := copy(ciphertext, plaintext); i < len(ciphertext); i++ {
-		ciphertext[i] = byte(padding)
+// Encrypt appends the plaintext, encrypted with AES-256-CBC and PKCS #7 padding: that is 1 to 16 bytes longer.
+func Encrypt(dst []byte, k *Keys, plaintext []byte) []byte {
+	block, chain := k.block(), blocks.Get().(*[aes.BlockSize]byte)
+	defer blocks.Put(chain)
+	*chain = k.IV
+	for {
+		n := subtle.XORBytes(chain[:], chain[:], plaintext)
+		if plaintext = plaintext[n:]; n < aes.BlockSize {
+			for i := n; i < aes.BlockSize; i++ {
+				chain[i] ^= byte(aes.BlockSize - n)
+			}
+		}
+		block.Encrypt(chain[:], chain[:])
+		dst = append(dst, chain[:]...)
+		if n < aes.BlockSize {
+			return dst
+		}
 	}
-	cipher.NewCBCEncrypter(k.block(), k.IV[:]).CryptBlocks(ciphertext, ciphertext)
-	return ciphertext
 }
+
+// blocks are what a chain of blocks goes through, so that the ends of it need not be on the heap.
+var blocks = sync.Pool{New: func() any { return new([aes.BlockSize]byte) }}
 
 // Decrypt reverses [Encrypt]. It returns [ErrPadding] for what cannot come from it, and is to be called only after
 // the MAC held.
@@ -38,7 +52,12 @@ func Decrypt(k *Keys, ciphertext []byte) ([]byte, error) {
 		return nil, ErrPadding
 	}
 	plaintext := make([]byte, len(ciphertext))
-	cipher.NewCBCDecrypter(k.block(), k.IV[:]).CryptBlocks(plaintext, ciphertext)
+	block, before := k.block(), k.IV[:]
+	for i := 0; i < len(ciphertext); i += aes.BlockSize {
+		block.Decrypt(plaintext[i:], ciphertext[i:])
+		subtle.XORBytes(plaintext[i:], plaintext[i:], before)
+		before = ciphertext[i : i+aes.BlockSize]
+	}
 	padding := int(plaintext[len(plaintext)-1])
 	if padding == 0 || padding > aes.BlockSize {
 		return nil, ErrPadding

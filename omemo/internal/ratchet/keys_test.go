@@ -17,7 +17,7 @@ func TestEncrypt(t *testing.T) {
 	keys := Expand(v2, &[32]byte{1})
 	for n := range 70 {
 		plaintext := append(make([]byte, 0, 100), bytes.Repeat([]byte{byte(n)}, n)...)
-		ciphertext := Encrypt(&keys, plaintext)
+		ciphertext := Encrypt(nil, &keys, plaintext)
 		if want := n/16*16 + 16; len(ciphertext) != want {
 			t.Errorf("%d bytes become %d, want %d", n, len(ciphertext), want)
 		}

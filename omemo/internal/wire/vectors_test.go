@@ -246,7 +246,7 @@ func (b *bob) encrypt(s step) {
 		b.t.Fatalf("%s: header %+v, key %x", s.Msg, h, key)
 	}
 	keys := ratchet.Expand(b.version.params, &key)
-	signed := b.version.format.AppendSigned(nil, h, ratchet.Encrypt(&keys, s.Material))
+	signed := b.version.format.AppendSigned(nil, h, ratchet.Encrypt(nil, &keys, s.Material))
 	tag := keys.Tag(b.version.params, b.associated(false), signed)
 	if framed := b.version.format.AppendMessage(nil, signed, tag[:b.version.params.MACSize]); !bytes.Equal(framed, s.Key) {
 		b.t.Fatalf("%s: %x, want %x", s.Msg, framed, s.Key)
