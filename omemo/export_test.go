@@ -171,7 +171,7 @@ func (s *Session) Ahead(ratchetKey [32]byte) (ratchet.State, error) {
 // AssociatedData returns the associated data of messages from the active side
 // to the passive one.
 func (m *Manager) AssociatedData(s *Session) []byte {
-	return s.associatedData(m.account, s.initiation == Active)
+	return s.associatedData(nil, m.account, s.initiation == Active)
 }
 
 // Bare returns the message without the key exchange around it.

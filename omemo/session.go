@@ -149,17 +149,16 @@ func accept(own *account, peer Peer, x wire.Exchange, u Fingerprint, signedPreKe
 	}, nil
 }
 
-// associatedData returns what the MAC of a message covers before the message:
+// associatedData appends what the MAC of a message covers before the message:
 // both identity keys, ordered by role (omemo:2) or by direction (legacy).
-func (s *Session) associatedData(own *account, sending bool) []byte {
+func (s *Session) associatedData(b []byte, own *account, sending bool) []byte {
 	p := s.peer.Version.profile()
 	first, second := own.identityKey(s.peer.Version), s.identity
 	if p.byRole && s.initiation == Passive || !p.byRole && !sending {
 		first, second = second, first
 	}
-	ad := make([]byte, 0, 66)
-	ad = append(append(ad, p.prefix...), first[:]...)
-	return append(append(ad, p.prefix...), second[:]...)
+	b = append(append(b, p.prefix...), first[:]...)
+	return append(append(b, p.prefix...), second[:]...)
 }
 
 // seal encrypts key material. It returns the next state and the content of the
@@ -170,11 +169,14 @@ func (s *Session) seal(own *account, material []byte, draw func() [32]byte) (*Se
 	if err != nil {
 		return nil, Key{}, err
 	}
+	var ad [66]byte
+	var ciphertext [64]byte // longer material takes memory of its own
+	var message [160]byte
 	keys := ratchet.Expand(p.ratchet, &seed)
 	clear(seed[:])
-	signed := p.format.AppendSigned(nil, header, ratchet.Encrypt(nil, &keys, material))
-	tag := keys.Tag(p.ratchet, s.associatedData(own, true), signed)
-	data := p.format.AppendMessage(nil, signed, tag[:p.ratchet.MACSize])
+	signed := p.format.AppendSigned(message[:0], header, ratchet.Encrypt(ciphertext[:0], &keys, material))
+	tag := keys.Tag(p.ratchet, s.associatedData(ad[:0], own, true), signed)
+	data := p.format.AppendMessage(make([]byte, 0, len(signed)+32), signed, tag[:p.ratchet.MACSize])
 
 	next := *s
 	next.state = state
@@ -242,7 +244,8 @@ func (s *Session) unlock(own *account, m wire.Message, seed *[32]byte) ([]byte, 
 	p := s.peer.Version.profile()
 	keys := ratchet.Expand(p.ratchet, seed)
 	clear(seed[:])
-	if !keys.Verify(p.ratchet, m.MAC, s.associatedData(own, false), m.Signed) {
+	var ad [66]byte
+	if !keys.Verify(p.ratchet, m.MAC, s.associatedData(ad[:0], own, false), m.Signed) {
 		return nil, ErrRefused
 	}
 	material, err := ratchet.Decrypt(&keys, m.Ciphertext)
