@@ -42,7 +42,9 @@ func (u *unit) apply(ctx context.Context, o *Opened, c *candidate) error {
 		u.event(u.builtOrReplaced(peer), peer, f)
 		u.install(s, false)
 	case s.initiation == Active && !s.confirmed:
-		s.confirmed = true
+		next := *s
+		next.confirmed = true
+		s, c.session = &next, &next
 		u.event(SessionConfirmed, peer, f)
 		if s.archived != 0 && !s.byHand {
 			// Both sides had started at once: this is the session that the other
@@ -51,7 +53,7 @@ func (u *unit) apply(ctx context.Context, o *Opened, c *candidate) error {
 			break
 		}
 		u.save(s)
-	default:
+	case c.used == nil:
 		u.save(s)
 	}
 	u.keys(c)

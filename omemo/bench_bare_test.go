@@ -117,17 +117,18 @@ func (b *Bare) Open(s *Session, k Key) (next *Session, material, record []byte, 
 	return o.session, o.material, o.session.row().Record, skipped, nil
 }
 
-// OpenSkipped opens a key with a skipped message key.
-func (b *Bare) OpenSkipped(s *Session, k Key, row *SkippedRow) (next *Session, material, record []byte, err error) {
+// OpenSkipped opens a key with a skipped message key, which leaves the session
+// and its record as they are.
+func (b *Bare) OpenSkipped(s *Session, k Key, row *SkippedRow) (material []byte, err error) {
 	in, err := b.v.profile().format.ParseMessage(k.Data)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	o, err := s.openSkipped(b.own, in, row)
-	if err != nil {
-		return nil, nil, nil, err
+	if err == nil && o.session != s {
+		err = fmt.Errorf("the session has changed")
 	}
-	return o.session, o.material, o.session.row().Record, nil
+	return o.material, err
 }
 
 // Forward moves a session on to just before a key, as if the messages before it

@@ -307,7 +307,7 @@ func benchSkipped(b *testing.B, v omemo.Version) {
 	s, _, _, rows, err := p.passive.Open(p.receiving, keys[benchChain])
 	p.must(err)
 	for i := range rows {
-		_, opened, _, err := p.passive.OpenSkipped(s, keys[i], &rows[i])
+		opened, err := p.passive.OpenSkipped(s, keys[i], &rows[i])
 		p.must(err)
 		p.same(opened)
 	}
@@ -315,7 +315,7 @@ func benchSkipped(b *testing.B, v omemo.Version) {
 	i := 0
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, opened, _, err = p.passive.OpenSkipped(s, keys[i], &rows[i]); err != nil {
+		if opened, err = p.passive.OpenSkipped(s, keys[i], &rows[i]); err != nil {
 			b.Fatal(err)
 		}
 		if i++; i == len(rows) {

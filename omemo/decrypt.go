@@ -123,7 +123,7 @@ func (u *unit) open(ctx context.Context, msg *Message, v Verify) (*Opened, error
 
 // candidate is a session in which a key of the message has opened.
 type candidate struct {
-	*opened
+	opened
 	header   ratchet.Header
 	exchange bool
 	built    bool // the session is new
@@ -218,7 +218,7 @@ func (u *unit) unseal(ctx context.Context, peer Peer, key Key) (*candidate, erro
 // openHeld opens a message in one of the sessions that are held with its sender:
 // in the one that knows its ratchet key; with a skipped message key; or with a
 // ratchet step, in the current session or else in an archived one.
-func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (*opened, error) {
+func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (opened, error) {
 	list := u.list(peer)
 	ids := make([]SkippedID, 0, len(list))
 	for _, s := range list {
@@ -232,7 +232,7 @@ func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (*opene
 	}
 	rows, err := u.skipped(ctx, ids)
 	if err != nil {
-		return nil, err
+		return opened{}, err
 	}
 	for i := range rows {
 		for _, s := range list {
@@ -247,9 +247,9 @@ func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (*opene
 	for _, s := range list {
 		if s.state.Knows(in.Header.Key) {
 			if len(rows) > 0 {
-				return nil, ErrRefused // its key is there, the message is not the one it was made for
+				return opened{}, ErrRefused // its key is there, the message is not the one it was made for
 			}
-			return nil, ErrDuplicate
+			return opened{}, ErrDuplicate
 		}
 	}
 	for _, s := range list {
@@ -257,7 +257,7 @@ func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (*opene
 			return o, nil
 		}
 	}
-	return nil, u.unlessEnded(ctx, peer, in.Header, ErrRefused)
+	return opened{}, u.unlessEnded(ctx, peer, in.Header, ErrRefused)
 }
 
 // unlessEnded returns ErrDuplicate for a message of a receiving chain that has

@@ -96,6 +96,13 @@ func parseAccount(b []byte) (*account, error) {
 	return a, nil
 }
 
+// The lengths of a session record: of what it always has, and at most.
+const (
+	recordSize    = 1 + 2 + 32 + 4 + 4 + 32 + 32 + 32 + 32 + 4 + 4
+	maxRecordSize = recordSize + 32 + chainSize + chainSize + 4
+	chainSize     = 32 + 32 + 4
+)
+
 // row is a session in its stored form: at most 351 bytes.
 func (s *Session) row() SessionRow {
 	st := &s.state
@@ -108,7 +115,11 @@ func (s *Session) row() SessionRow {
 			flags |= 1 << i
 		}
 	}
-	b := make([]byte, 0, 400)
+	size := maxRecordSize
+	if !st.HasPrevious {
+		size -= chainSize + 4
+	}
+	b := make([]byte, 0, size)
 	b = append(b, sessionFormat)
 	b = binary.BigEndian.AppendUint16(b, flags)
 	b = append(b, s.identity[:]...)

@@ -194,7 +194,7 @@ func (s *Session) seal(own *account, material []byte, draw func() [32]byte) (*Se
 
 // opened is the outcome of opening one key in a session.
 type opened struct {
-	session  *Session // the next state
+	session  *Session // the next state; the same session if its state is the same
 	material []byte
 	skipped  []ratchet.Skipped // to be stored
 	used     *SkippedID        // to be removed
@@ -203,22 +203,22 @@ type opened struct {
 
 // open decrypts key material. The session is not changed; the error is
 // ratchet.ErrDuplicate or ErrRefused.
-func (s *Session) open(own *account, m wire.Message) (*opened, error) {
+func (s *Session) open(own *account, m wire.Message) (opened, error) {
 	p := s.peer.Version.profile()
 	state, seed, skipped, err := s.state.Open(p.ratchet, m.Header)
 	if err == ratchet.ErrDuplicate {
-		return nil, err
+		return opened{}, err
 	}
 	if err != nil {
-		return nil, ErrRefused
+		return opened{}, ErrRefused
 	}
 	material, err := s.unlock(own, m, &seed)
 	if err != nil {
-		return nil, err
+		return opened{}, err
 	}
 	next := *s
 	next.state = state
-	o := &opened{session: &next, material: material, skipped: skipped}
+	o := opened{session: &next, material: material, skipped: skipped}
 	if state.Receiving.Remote != s.state.Receiving.Remote {
 		next.heartbeat = false
 		if s.state.HasPrevious {
@@ -228,15 +228,15 @@ func (s *Session) open(own *account, m wire.Message) (*opened, error) {
 	return o, nil
 }
 
-// openSkipped decrypts key material with a skipped message key.
-func (s *Session) openSkipped(own *account, m wire.Message, row *SkippedRow) (*opened, error) {
+// openSkipped decrypts key material with a skipped message key. The session is
+// the same after it.
+func (s *Session) openSkipped(own *account, m wire.Message, row *SkippedRow) (opened, error) {
 	seed := row.Key
 	material, err := s.unlock(own, m, &seed)
 	if err != nil {
-		return nil, err
+		return opened{}, err
 	}
-	next := *s
-	return &opened{session: &next, material: material, used: &row.SkippedID}, nil
+	return opened{session: s, material: material, used: &row.SkippedID}, nil
 }
 
 // unlock verifies the MAC over the received bytes and decrypts.
