@@ -155,7 +155,7 @@ func (s *Store) commit(ctx context.Context, c *omemo.Changes) error {
 }
 
 // finish commits the transaction. What stands in the database and what is known
-// about it change together, as Sessions sees it.
+// about it change together, as verified sees it.
 func (s *Store) finish(ctx context.Context, conn *sql.Conn, tx *sql.Tx, c *omemo.Changes, next counters, step digestStep) error {
 	s.fresh.Lock()
 	defer s.fresh.Unlock()

@@ -11,15 +11,18 @@ import (
 	"example.org/omellium/omemo"
 )
 
-// digest knows which commit wrote each session of a sealed account. The sum
-// over all of them, one AES block per session joined by XOR, stands sealed in
-// the account's row with the number of the last commit; so a single row that
-// was put back into an older state is noticed. Moving it on costs as much as a
-// commit has sessions. Whoever puts all rows back at once is not noticed here.
+// digest knows which commit wrote each session of a sealed account, and how each
+// row looks that says what is known about others (marks). The sum over all of
+// them, one block of 16 bytes for each joined by XOR, stands sealed in the
+// account's row with the number of the last commit; so a single row that was
+// put back into an older state, changed, added or removed is noticed. Moving it
+// on costs as much as a commit has rows. Whoever puts all rows back at once is
+// not noticed here.
 type digest struct {
 	prf     cipher.Block
 	sum     [aes.BlockSize]byte
 	written map[uint64]uint64 // commit that wrote each session, by id
+	marks   marks
 }
 
 // recordID stands for the account's record, where session ids have 63 bits.
@@ -28,7 +31,8 @@ const recordID = 1 << 63
 // digestStep is what one commit does to a digest.
 type digestStep struct {
 	sum     [aes.BlockSize]byte
-	written map[uint64]uint64 // zero: removed
+	written map[uint64]uint64          // zero: removed
+	rows    map[string]map[rowKey]mark // zero: removed
 }
 
 // toggle adds a row to the sum, or takes it out again.
@@ -42,7 +46,7 @@ func (d *digest) toggle(sum *[aes.BlockSize]byte, id, written uint64) {
 
 // step returns what a commit does, without doing it.
 func (d *digest) step(commit uint64, c *omemo.Changes) digestStep {
-	s := digestStep{d.sum, make(map[uint64]uint64, len(c.Sessions)+len(c.DropSessions)+1)}
+	s := digestStep{d.sum, make(map[uint64]uint64, len(c.Sessions)+len(c.DropSessions)+1), nil}
 	set := func(id, written uint64) {
 		old, changed := s.written[id]
 		if !changed {
@@ -65,6 +69,7 @@ func (d *digest) step(commit uint64, c *omemo.Changes) digestStep {
 	if c.Account != nil {
 		set(recordID, commit)
 	}
+	s.rows = d.marks.step(&s.sum, c)
 	return s
 }
 
@@ -78,6 +83,7 @@ func (d *digest) apply(s digestStep) {
 		}
 		d.written[id] = written
 	}
+	d.marks.apply(s.rows)
 }
 
 // holds reports whether a session is the one that was written last.
@@ -85,7 +91,7 @@ func (d *digest) holds(id, written uint64) bool { return d.written[id] == writte
 
 // readDigest reads which commit wrote each session, and compares the sum.
 func (s *Store) readDigest(ctx context.Context, sealed []byte, record uint64) (*digest, error) {
-	d := &digest{prf: s.sealer.prf, written: make(map[uint64]uint64)}
+	d := &digest{prf: s.sealer.prf, written: make(map[uint64]uint64), marks: newMarks(s.sealer.macKey)}
 	if record != 0 {
 		d.written[recordID] = record
 	}
@@ -106,6 +112,9 @@ func (s *Store) readDigest(ctx context.Context, sealed []byte, record uint64) (*
 	}
 	for id, written := range d.written {
 		d.toggle(&d.sum, id, written)
+	}
+	if err := d.marks.read(ctx, s, &d.sum); err != nil {
+		return nil, err
 	}
 	sum, err := s.sealer.open(digestTable, []any{int64(s.counters.commits)}, sealed)
 	if err != nil {

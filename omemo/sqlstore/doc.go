@@ -14,7 +14,13 @@
 // application's own tables. Without a key (see WithKey) secrets stand in the
 // database as they are, and file permissions are all that protects them. With a
 // key, they are sealed; who talks to whom, fingerprints and decisions of trust
-// are not secrets in this sense, and stay readable.
+// are not secrets in this sense, and stay readable. Nobody without the key can
+// change what counts: the account, the sessions, and all that is known about
+// other accounts, decisions of trust above all, are compared with what was
+// written last, row by row; a row that was changed, added, removed or put back
+// into an older state is ErrTampered. Of other rows the secrets are bound to
+// their places. Whoever puts back all of it at once is found out by other means:
+// see WithAnchor and omemo.Manager.Ahead.
 //
 // Never copy a database to run it twice, and never restore an old one: both
 // make ratchets go back, and keys be used twice.

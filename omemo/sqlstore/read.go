@@ -71,22 +71,48 @@ func (s *Store) PreKeys(ctx context.Context, v omemo.Version, ids ...uint32) ([]
 
 // Sessions implements omemo.Store.
 func (s *Store) Sessions(ctx context.Context, peers []omemo.Peer) ([]omemo.SessionRow, error) {
-	if s.digest != nil {
-		s.fresh.RLock()
-		defer s.fresh.RUnlock()
-	}
-	stored, err := findBy(ctx, s, &sessions, sessions.fields[:3], bindPeer, peers)
+	var stored []storedSession
+	err := s.verified(func() (err error) {
+		stored, err = findBy(ctx, s, &sessions, sessions.fields[:3], bindPeer, peers)
+		return err
+	}, func() error {
+		for _, r := range stored {
+			if !s.digest.holds(r.ID, r.written) {
+				return fmt.Errorf("sqlstore: read %s: %w", sessions.name, ErrTampered)
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	found := make([]omemo.SessionRow, len(stored))
 	for i, r := range stored {
-		if s.digest != nil && !s.digest.holds(r.ID, r.written) {
-			return nil, fmt.Errorf("sqlstore: read %s: %w", sessions.name, ErrTampered)
-		}
 		found[i] = r.SessionRow
 	}
 	return found, nil
+}
+
+// verified runs a query, and compares its answer with the digest of a sealed
+// account. A commit in between, which changes both, has it done again.
+func (s *Store) verified(query, compare func() error) error {
+	if s.digest == nil {
+		return query()
+	}
+	for {
+		s.fresh.RLock()
+		before := s.counters.commits
+		s.fresh.RUnlock()
+		if err := query(); err != nil {
+			return err
+		}
+		s.fresh.RLock()
+		err, same := compare(), s.counters.commits == before
+		s.fresh.RUnlock()
+		if err == nil || same {
+			return err
+		}
+	}
 }
 
 // Skipped implements omemo.Store.
@@ -109,6 +135,25 @@ func (s *Store) Ended(ctx context.Context, ids []omemo.ChainID) ([]omemo.EndedCh
 
 // Accounts implements omemo.Store.
 func (s *Store) Accounts(ctx context.Context, jids ...string) (found omemo.Accounts, err error) {
+	err = s.verified(func() (err error) {
+		found, err = s.accounts(ctx, jids...)
+		return err
+	}, func() error {
+		var rows []marked
+		note := func(r marked) { rows = append(rows, r) }
+		each(&s.digest.marks, &contacts, found.Contacts, note)
+		each(&s.digest.marks, &devices, found.Devices, note)
+		each(&s.digest.marks, &trust, found.Trust, note)
+		return s.digest.marks.compare(jids, rows, contacts.name, devices.name, trust.name)
+	})
+	if err != nil {
+		return omemo.Accounts{}, err
+	}
+	return found, nil
+}
+
+// accounts reads what is known about accounts.
+func (s *Store) accounts(ctx context.Context, jids ...string) (found omemo.Accounts, err error) {
 	if found.Contacts, err = ofAccounts(ctx, s, &contacts, jids); err != nil {
 		return omemo.Accounts{}, err
 	}

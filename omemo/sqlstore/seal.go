@@ -23,7 +23,9 @@ type sealer struct {
 	store []byte // id of the account's state
 	key   []byte // data key
 	aead  cipher.AEAD
-	prf   cipher.Block // for the digest
+	// For the digest.
+	prf    cipher.Block
+	macKey []byte
 }
 
 func newSealer(store, key []byte) (*sealer, error) {
@@ -35,7 +37,11 @@ func newSealer(store, key []byte) (*sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: derive keys: %w", err)
 	}
-	s := &sealer{store: store, key: key}
+	marking, err := hkdf.Key(sha256.New, key, store, "omellium sqlstore marks", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("sqlstore: derive keys: %w", err)
+	}
+	s := &sealer{store: store, key: key, macKey: marking}
 	if s.aead, err = chacha20poly1305.NewX(sealing); err != nil {
 		return nil, fmt.Errorf("sqlstore: derive keys: %w", err)
 	}

@@ -35,6 +35,17 @@ var statements = mapping[omemo.StatementRow, omemo.StatementID]{
 }
 
 // Statements implements omemo.Store.
-func (s *Store) Statements(ctx context.Context, jids ...string) ([]omemo.StatementRow, error) {
-	return ofAccounts(ctx, s, &statements, jids)
+func (s *Store) Statements(ctx context.Context, jids ...string) (found []omemo.StatementRow, err error) {
+	err = s.verified(func() (err error) {
+		found, err = ofAccounts(ctx, s, &statements, jids)
+		return err
+	}, func() error {
+		var rows []marked
+		each(&s.digest.marks, &statements, found, func(r marked) { rows = append(rows, r) })
+		return s.digest.marks.compare(jids, rows, statements.name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
 }

@@ -33,7 +33,7 @@ type Store struct {
 	rolledBack atomic.Bool
 	moved      string // place that is noted when the sending state was made anew
 
-	fresh sync.RWMutex // held while what stands in the database and digest change
+	fresh sync.RWMutex // held while what stands in the database, counters and digest change
 
 	mu   sync.Mutex
 	err  error          // why the store may not be used any more

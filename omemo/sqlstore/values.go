@@ -237,7 +237,8 @@ func fromMicro(n int64) time.Time {
 	return time.UnixMicro(n).UTC()
 }
 
-// appendValue writes a column so that no two rows look alike.
+// appendValue writes a column so that no two rows look alike. Byte strings of
+// length 0 are as good as missing: not every driver tells them apart.
 func appendValue(b []byte, v any) []byte {
 	switch v := v.(type) {
 	case int64:
@@ -252,9 +253,11 @@ func appendValue(b []byte, v any) []byte {
 	case *string:
 		return appendSized(append(b, 's'), *v)
 	case []byte:
-		return appendSized(append(b, 'b'), v)
+		if len(v) > 0 {
+			return appendSized(append(b, 'b'), v)
+		}
 	case *[]byte:
-		return appendSized(append(b, 'b'), *v)
+		return appendValue(b, *v)
 	}
 	return append(b, 'n')
 }
