@@ -34,6 +34,9 @@ type arrival struct {
 	sent      time.Time       // as far as the server tells
 	optOut    bool            // a trusted device's wish to go on in plain text
 	live      bool            // neither from an archive nor from the journal
+	asked     bool            // a result that the application has asked an archive for
+	lost      bool            // could neither be dealt with nor be kept
+	events    []Event         // to be told when it is committed
 	journal   uint64          // row of the journal that it comes from, or 0
 }
 
@@ -54,7 +57,14 @@ func (a *arrival) with(plain *stanza.Element) []byte {
 // only from the archive that was asked, within a query that is open. bound is who
 // has sent it, if it comes from the journal; that was found out when it came.
 func (l *link) arrive(e *stanza.Element, bound string) (*arrival, error) {
-	a := &arrival{outer: e, message: e, live: true, sent: time.Now()}
+	return l.examine(e, bound, true)
+}
+
+// arrivePast is arrive for what stood in an archive.
+func (l *link) arrivePast(e *stanza.Element) (*arrival, error) { return l.examine(e, "", false) }
+
+func (l *link) examine(e *stanza.Element, bound string, live bool) (*arrival, error) {
+	a := &arrival{outer: e, message: e, live: live, sent: time.Now()}
 	from, _ := e.Attribute("from")
 	sent, received := e.Child(nsCarbons, "sent"), e.Child(nsCarbons, "received")
 	result := e.Child(nsArchive, "result")
@@ -72,7 +82,7 @@ func (l *link) arrive(e *stanza.Element, bound string) (*arrival, error) {
 			err = errOrigin
 		}
 	case result != nil && sent == nil && received == nil:
-		a.live = false
+		a.live, a.asked = false, true
 		a.message, err = forwarded(result)
 		if err == nil && !l.archives.open(attribute(result, "queryid"), from, l) {
 			err = errOrigin

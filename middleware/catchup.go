@@ -18,6 +18,7 @@ type catchUp struct {
 	mu       sync.Mutex
 	explicit bool      // the application has said that it is
 	active   bool      // used pre keys are being kept
+	running  int       // archives that the middleware itself is catching up with
 	since    time.Time // last sign of an archive
 }
 
@@ -67,7 +68,7 @@ func (l *link) catchingUp(ctx context.Context) (wait bool, again time.Duration, 
 	if last.After(c.since) {
 		c.since = last
 	}
-	explicit, active, left := c.explicit, c.active, catchUpIdle-time.Since(c.since)
+	explicit, active, left := c.explicit || c.running > 0, c.active, catchUpIdle-time.Since(c.since)
 	c.mu.Unlock()
 	switch {
 	case explicit:
@@ -80,6 +81,28 @@ func (l *link) catchingUp(ctx context.Context) (wait bool, again time.Duration, 
 		return busy, max(left, time.Second), nil
 	}
 	return false, 0, l.m.keep(ctx, false)
+}
+
+// begin notes that the middleware begins to catch up with an archive.
+func (c *catchUp) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running++
+}
+
+// end notes that it has ended to. final: it will not try again.
+func (c *catchUp) end(l *link, final bool) {
+	c.mu.Lock()
+	c.running--
+	c.since = time.Now()
+	over := final && c.running == 0 && !c.explicit
+	c.mu.Unlock()
+	if over && l.ctx.Err() == nil {
+		if err := l.m.keep(l.ctx, false); err != nil {
+			l.trouble(err)
+		}
+	}
+	signal(l.wake) // what has waited for it
 }
 
 // busy reports whether a query of an archive is open that is still being

@@ -118,6 +118,21 @@ type Config struct {
 	SignedPreKeyPeriod time.Duration
 	StaleAfter         time.Duration
 
+	// CatchUp has everything fetched that came while the program was not connected,
+	// from the archive of the account's server (XEP-0313) and of the rooms that the
+	// program joins: after each Wrap, from where it was left, page by page and in
+	// order. Handlers get the messages as if they had been there, with the time in
+	// a <delay/>; what another device of the account has sent comes as a carbon.
+	// What comes live meanwhile waits its turn. The first time there is nothing to
+	// catch up with: it begins at the end of the archive.
+	//
+	// By default it is left to programs that query archives themselves. They should
+	// leave it so: a message is decrypted once.
+	CatchUp bool
+	// CatchUpLimit bounds the messages that are fetched from an archive in one
+	// connection; the next goes on from there. 0 is DefaultCatchUpLimit.
+	CatchUpLimit int
+
 	// Label is a name for this device on our omemo:2 list, 1 to 53 printable
 	// characters, signed. By default there is none: python-twomemo before 2.0
 	// cannot read a list with one.
@@ -170,6 +185,7 @@ const (
 	DefaultMaxStanza    = 256 << 10
 	DefaultFetchTimeout = 15 * time.Second
 	DefaultListAge      = 10 * time.Minute
+	DefaultCatchUpLimit = 100_000
 	DefaultQueueStanzas = front.DefaultQueueStanzas
 	DefaultQueueBytes   = front.DefaultQueueBytes
 	DefaultFallback     = "This message is encrypted with OMEMO, which your client cannot read."
@@ -179,6 +195,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxStanza, DefaultMaxStanza)
 	setDefault(&c.FetchTimeout, DefaultFetchTimeout)
 	setDefault(&c.ListAge, DefaultListAge)
+	setDefault(&c.CatchUpLimit, DefaultCatchUpLimit)
 	setDefault(&c.QueueStanzas, DefaultQueueStanzas)
 	setDefault(&c.QueueBytes, DefaultQueueBytes)
 	setDefault(&c.Fallback, DefaultFallback)

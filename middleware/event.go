@@ -58,12 +58,14 @@ const (
 	UnknownOccupant  // nobody knows who has sent a message through a room, not delivered: Account (the room), Device, ID
 
 	// About ourselves.
-	StateRolledBack // the store is older than it was: all sessions begin anew
-	Published       // own bundle was published and read back: Version
-	Withdrawn       // a version cannot be served, and was taken off our list: Version, Err
-	Progress        // of long work, the first publication or many bundles: Account, Done, Total
-	CaughtUp        // archives have been caught up with: used pre keys are deleted
-	Trouble         // something failed and will be tried again: Err
+	StateRolledBack  // the store is older than it was: all sessions begin anew
+	Published        // own bundle was published and read back: Version
+	Withdrawn        // a version cannot be served, and was taken off our list: Version, Err
+	Progress         // of long work, the first publication, many bundles, or an archive: Account, Done, Total if it is known
+	ArchiveGap       // an archive does not know the last message any more, and is read by time: Account (the archive), Err
+	ArchiveTruncated // an archive was not read to its end: Account (the archive), Done, Err
+	CaughtUp         // archives have been caught up with: used pre keys are deleted
+	Trouble          // something failed and will be tried again: Err
 )
 
 var eventNames = map[EventKind]string{
@@ -78,6 +80,7 @@ var eventNames = map[EventKind]string{
 	DeviceStale: "device stale", DeviceReturned: "device returned", OptOutAsked: "opt-out asked", OptOutRefused: "opt-out refused",
 	RoomReady: "room ready", RoomUnfit: "room unfit", RecipientAdded: "recipient added",
 	RecipientRemoved: "recipient removed", UnknownOccupant: "unknown occupant",
+	ArchiveGap: "archive gap", ArchiveTruncated: "archive truncated",
 	Withdrawn: "withdrawn", Progress: "progress", CaughtUp: "caught up", StateRolledBack: "state rolled back", Published: "published", Trouble: "trouble",
 }
 
@@ -137,6 +140,13 @@ var (
 	ErrNotReady = errors.New("middleware: own device could not be published")
 	// ErrRolledBack: a message was dropped because the store had been rolled back.
 	ErrRolledBack = errors.New("middleware: message of a state that was rolled back")
+	// ErrArchiveGap: messages between the last that was read and the oldest in the
+	// archive may be lost.
+	ErrArchiveGap = errors.New("middleware: archive has lost the position")
+	// ErrArchiveTruncated: more than Config.CatchUpLimit messages in an archive.
+	ErrArchiveTruncated = errors.New("middleware: too much in the archive for one connection")
+	// ErrArchiveLoop: an archive that repeats itself, or never comes to an end.
+	ErrArchiveLoop = errors.New("middleware: archive does not come to an end")
 	// ErrOwnStore: New was given no store.
 	ErrOwnStore = errors.New("middleware: a store is needed")
 	// ErrMessage: a message that cannot be sent as it is.

@@ -13,6 +13,9 @@ import (
 
 // incoming decides about a message that has come.
 func (l *link) incoming(ctx context.Context, e *stanza.Element) {
+	if l.collect(e) {
+		return
+	}
 	a, err := l.arrive(e, "")
 	if err != nil {
 		l.refused(e, err)
@@ -42,6 +45,19 @@ func (l *link) incoming(ctx context.Context, e *stanza.Element) {
 		l.pass(e)
 		return
 	}
+	in := l.intakes.of(a, l.m.own.JID)
+	if in == nil || a.asked {
+		l.take(ctx, a)
+		return
+	}
+	if !in.hold(a) {
+		l.take(ctx, a)
+		in.reached(l, a)
+	}
+}
+
+// take deals with a message that holds something for the application.
+func (l *link) take(ctx context.Context, a *arrival) {
 	found, err := stanza.Find(a.message)
 	if err != nil || len(found) > 0 {
 		l.heard(ctx, a.sender)
@@ -58,7 +74,7 @@ func (l *link) incoming(ctx context.Context, e *stanza.Element) {
 		l.refused(a.message, ErrRoomUnsupported)
 		return
 	}
-	l.openOne(ctx, a, found)
+	l.openOne(ctx, a, found, l.decrypt)
 }
 
 // heard remembers that an account uses OMEMO, whether what it has sent can be
@@ -78,8 +94,15 @@ func (l *link) refused(e *stanza.Element, err error) {
 	l.m.emit(Event{Kind: Refused, Account: bareOf(attribute(e, "from")), ID: attribute(e, "id"), Err: err})
 }
 
-// inClear applies the policy to a message that is not encrypted.
+// inClear passes a message on that is not encrypted, if it may be so.
 func (l *link) inClear(ctx context.Context, a *arrival) {
+	if l.admitted(ctx, a) {
+		l.pass(a.outer)
+	}
+}
+
+// admitted applies the policy to a message that is not encrypted.
+func (l *link) admitted(ctx context.Context, a *arrival) bool {
 	partner := a.sender
 	if partner == l.m.own.JID {
 		partner = a.recipient // the copy of a message that we have sent elsewhere
@@ -101,13 +124,13 @@ func (l *link) inClear(ctx context.Context, a *arrival) {
 	e := Event{Kind: PlaintextReceived, Account: a.sender, Room: a.room, ID: attribute(a.message, "id")}
 	switch {
 	case allowed:
-		l.pass(a.outer)
 	case signal: // legacy has no other way to say it: nothing to worry about
 		e.Kind = SignallingDropped
 		l.m.emit(e)
 	default:
 		l.m.emit(e)
 	}
+	return allowed
 }
 
 // clearFrom reports whether the policy lets an account, or those in a room, write
@@ -158,7 +181,7 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 
 // openOne decrypts a message. Of two elements, one for each version, the one that
 // carries our key counts, omemo:2 first; never both.
-func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element) {
+func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element, open func(context.Context, *arrival, *omemo.Message)) {
 	id := attribute(a.message, "id")
 	var notOurs *stanza.Encrypted
 	for _, element := range found {
@@ -181,7 +204,7 @@ func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element)
 		}
 		msg := message(e, a.sender)
 		msg.Journal = a.journal
-		l.decrypt(ctx, a, msg)
+		open(ctx, a, msg)
 		return
 	}
 	from := omemo.Address{JID: a.sender, Device: omemo.DeviceID(notOurs.Sender)}
@@ -213,6 +236,14 @@ func (l *link) decrypt(ctx context.Context, a *arrival, msg *omemo.Message) {
 	if err != nil {
 		l.undecryptable(ctx, a, msg, err)
 		return
+	}
+	l.opened(ctx, a, msg, opened, answers)
+}
+
+// opened delivers what was decrypted and committed.
+func (l *link) opened(ctx context.Context, a *arrival, msg *omemo.Message, opened *omemo.Opened, answers []omemo.OutboxRow) {
+	for _, e := range a.events {
+		l.m.emit(e)
 	}
 	l.siblings.found(msg.Sender)
 	l.m.coreEvents(opened.Events)
@@ -258,7 +289,7 @@ func (l *link) reopen(ctx context.Context, from omemo.Address) {
 			a.sent = row.Received
 		}
 		if found, err := stanza.Find(a.message); err == nil && len(found) > 0 {
-			l.openOne(ctx, a, found)
+			l.openOne(ctx, a, found, l.decrypt)
 		}
 	}
 }
@@ -266,6 +297,7 @@ func (l *link) reopen(ctx context.Context, from omemo.Address) {
 // verify checks what a message holds and makes the stanza that the application
 // gets. It runs before anything is committed.
 func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (omemo.Delivery, error) {
+	a.events = nil
 	if a.past && o.FirstSeen {
 		// The nick may have been another account's when this was said. Only a key
 		// that is known to be the account's shows that it was not.
@@ -306,7 +338,7 @@ func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (
 		content = append(content, stanza.NewElement(nsRoomUser, "x"))
 	}
 	if o.Trust == omemo.Distrusted || o.Trust < l.m.config.MinTrust {
-		l.m.emit(Event{
+		a.events = append(a.events, Event{
 			Kind: Untrusted, Account: a.sender, Device: o.Sender.Device, Version: o.Version, Fingerprint: o.Fingerprint,
 			ID: attribute(a.message, "id"),
 		})
@@ -344,12 +376,15 @@ func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message
 		return // it was reported when it came
 	}
 	l.m.emit(e)
+	a.lost = !omemo.IsVerdict(err)
 	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !errors.Is(err, omemo.ErrCommit) {
 		return // an archive has it still
 	}
-	if _, err := l.m.manager.Keep(ctx, msg.Sender, err.Error(), a.outer.AppendXML(nil)); err != nil {
-		l.trouble(err)
+	kept, failure := l.m.manager.Keep(ctx, msg.Sender, err.Error(), a.outer.AppendXML(nil))
+	if failure != nil {
+		l.trouble(failure)
 	}
+	a.lost = !kept
 	if errors.Is(err, omemo.ErrNoSession) {
 		owed, err := l.m.manager.Introduce(ctx, omemo.Peer{Version: msg.Version, Address: msg.Sender})
 		if err != nil {

@@ -42,6 +42,8 @@ type link struct {
 	settler   settler
 	asked     asked
 	archives  archives
+	pages     pages
+	intakes   intakes
 	siblings  siblings
 	roster    roster
 	rooms     rooms
@@ -123,6 +125,9 @@ func (l *link) open(ctx context.Context) error {
 		}
 		if err := l.resend(ctx); err != nil {
 			return err
+		}
+		if l.m.config.CatchUp {
+			l.start(l.m.own.JID)
 		}
 		close(l.ready)
 		l.tasks.Go(l.work)

@@ -176,6 +176,12 @@ func (u *unit) decrypt(ctx context.Context, msg *Message) (*Opened, error) {
 	return o, u.apply(ctx, o, c)
 }
 
+// IsVerdict tells an error of Decrypt that says something about the message from
+// one that does not: the store has failed, and the message may be opened later.
+func IsVerdict(err error) bool {
+	return isRefusal(err) || isOneOf(err, ErrNotForUs, ErrOwnMessage, ErrVerify, ErrFlood, ErrCorrupt)
+}
+
 // isRefusal tells a verdict about the message from a failure of the store.
 func isRefusal(err error) bool {
 	for _, verdict := range []error{ErrRefused, ErrDuplicate, ErrNoSession, ErrKeyExchange, ErrIdentityChanged} {

@@ -134,7 +134,7 @@ func (u *unit) openItem(ctx context.Context, item *PageItem) (r PageResult, err 
 		if r.Kept, err = u.keep(ctx, item.Message.Sender, r.Err.Error(), item.Stanza); err != nil {
 			return r, err
 		}
-	case !isRefusal(r.Err) && !isOneOf(r.Err, ErrNotForUs, ErrOwnMessage, ErrVerify, ErrFlood, ErrCorrupt):
+	case !IsVerdict(r.Err):
 		return r, fmt.Errorf("omemo: page of an archive: %w", r.Err)
 	}
 	return r, nil
