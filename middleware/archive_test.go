@@ -44,7 +44,15 @@ func (p *program) leave(srv *xmpptest.Server) {
 	<-p.done
 }
 
-// return connects a program that has left.
+// tell sends a text and waits until it is written, and the server has it.
+func (p *program) tell(address, body string) {
+	p.t.Helper()
+	if _, err := p.om.Send(p.t.Context(), to(address), text(body)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// back connects a program that has left.
 func (p *program) back(srv *xmpptest.Server, address string) {
 	p.t.Helper()
 	caught := p.count(middleware.CaughtUp)
@@ -76,7 +84,7 @@ func TestCatchUpByItself(t *testing.T) {
 			b.leave(srv)
 			texts := numbered(120)
 			for _, text := range texts {
-				a.say(juliet, text)
+				a.tell(juliet, text)
 			}
 			a.flush()
 			b.back(srv, juliet+"/x")
@@ -187,7 +195,7 @@ func TestCatchUpWhileLive(t *testing.T) {
 			b.leave(srv)
 			texts := numbered(130)
 			for _, text := range texts[:120] {
-				a.say(juliet, text)
+				a.tell(juliet, text)
 			}
 			a.flush()
 			// The answer to the second question is held back until more has come live.
