@@ -93,7 +93,9 @@ var rows = []row{
 	{id: "D8", name: "injected_elements", run: d8},
 	{id: "D9", name: "corrections", run: d9},
 	{id: "D10", name: "opt_out", run: d10, tests: []string{"middleware TestOptOutIsRefusedByDefault", "middleware TestOptOutIsPutToTheApplication"}},
-	{id: "D11", name: "media_links", missing: 6},
+	{id: "D11", name: "media_links", run: d11, tests: []string{
+		"middleware/media TestPublic", "middleware/media TestFetchRedirects", "middleware/media TestFetchNames", "middleware/media TestFetchForged",
+	}},
 	{id: "D12", name: "forbidden_content", run: d12},
 	{id: "D13", name: "two_elements", run: d13},
 	{id: "D14", name: "trust_shown", run: d14},
