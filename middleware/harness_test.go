@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
@@ -90,6 +91,7 @@ func load(t *testing.T, address string, c middleware.Config) *program {
 			next(e)
 		}
 	}
+	logscan.Watch(&c)
 	var err error
 	if p.om, err = middleware.New(t.Context(), c); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
@@ -65,6 +66,7 @@ func start(t *testing.T, srv *xmpptest.Server, address string, c middleware.Conf
 		p.events = append(p.events, e)
 		p.changed.Broadcast()
 	}
+	logscan.Watch(&c)
 	var err error
 	if p.om, err = middleware.New(t.Context(), c); err != nil {
 		t.Fatal(err)
@@ -165,6 +167,7 @@ func (p *program) awaitEvent(kind middleware.EventKind) (found middleware.Event)
 
 func (p *program) say(to, text string) {
 	p.t.Helper()
+	logscan.Text(text)
 	m := struct {
 		stanza.Message
 		Body string `xml:"body"`

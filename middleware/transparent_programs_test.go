@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/middleware/internal/programs"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
@@ -37,6 +38,7 @@ func bot(t *testing.T, session *xmpp.Session, wrapped bool, v omemo.Version, run
 	if wrapped {
 		c := chat(v)
 		c.Store = memstore.New(session.LocalAddr().Bare().String())
+		logscan.Watch(&c)
 		om, err := middleware.New(ctx, c)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/middleware/media"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
@@ -40,9 +41,9 @@ func TestMessage(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				om, err := middleware.New(ctx, middleware.Config{
-					Store: memstore.New(account), Prefer: func(jid.JID) omemo.Version { return v },
-				})
+				c := middleware.Config{Store: memstore.New(account), Prefer: func(jid.JID) omemo.Version { return v }}
+				logscan.Watch(&c)
+				om, err := middleware.New(ctx, c)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 	"example.org/omellium/stanza"
@@ -122,6 +123,7 @@ func unconnected(t *testing.T, v omemo.Version, change ...func(*middleware.Confi
 	for _, f := range change {
 		f(&c)
 	}
+	logscan.Watch(&c)
 	s.om, err = middleware.New(t.Context(), c)
 	ok(t, err)
 	s.victim, err = s.om.Manager().Device(t.Context())
@@ -374,6 +376,7 @@ func archived(from, query, raw string) string {
 
 // say has the victim's program send a text, and returns what became of it.
 func (s *stage) say(to, text string) (*middleware.Result, error) {
+	logscan.Text(text)
 	body := stanza.NewText(stanza.NSClient, "body", text)
 	return s.om.Send(s.t.Context(), xmppstanza.Message{To: jid.MustParse(to), Type: xmppstanza.ChatMessage}, body.TokenReader())
 }

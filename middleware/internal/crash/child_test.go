@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/omemo"
 )
 
@@ -46,7 +47,7 @@ var children = map[string]func(context.Context, order) error{
 func TestMain(m *testing.M) {
 	text := os.Getenv(childVariable)
 	if text == "" {
-		code := m.Run()
+		code := logscan.Main(m)
 		if err := stopPostgres(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1

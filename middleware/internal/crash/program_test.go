@@ -20,6 +20,7 @@ import (
 	xmppstanza "mellium.im/xmpp/stanza"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/omemo"
 )
 
@@ -89,6 +90,7 @@ func (p *program) live(ctx context.Context) error {
 	if p.receive != nil {
 		p.receive(p, &c)
 	}
+	logscan.Watch(&c)
 	if p.om, err = middleware.New(ctx, c); err != nil {
 		return err
 	}

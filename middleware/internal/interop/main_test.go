@@ -7,10 +7,11 @@ import (
 	"testing"
 
 	"example.org/omellium/middleware/internal/lab"
+	"example.org/omellium/middleware/internal/logscan"
 )
 
 func TestMain(m *testing.M) {
-	status := lab.Main(m)
+	status := logscan.Check(lab.Main(m))
 	removeBinary()
 	os.Exit(status)
 }

@@ -17,6 +17,7 @@ import (
 
 	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/internal/lab"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
 )
@@ -55,7 +56,9 @@ func newProgramWith(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Sto
 	defer cancel()
 	p := &program{Account: a, served: make(chan struct{})}
 	var err error
-	p.om, err = middleware.New(ctx, middleware.Config{Store: store, OnEvent: p.onEvent, AnswerStrangers: true})
+	c := middleware.Config{Store: store, OnEvent: p.onEvent, AnswerStrangers: true}
+	logscan.Watch(&c)
+	p.om, err = middleware.New(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}

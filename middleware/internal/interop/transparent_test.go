@@ -20,6 +20,7 @@ import (
 
 	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/internal/lab"
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/middleware/internal/programs"
 	"example.org/omellium/omemo/memstore"
 )
@@ -36,7 +37,9 @@ func run(t *testing.T, s *lab.Server, a *lab.Account, main func(context.Context,
 	if err != nil {
 		t.Fatal(err)
 	}
-	om, err := middleware.New(ctx, middleware.Config{Store: memstore.New(a.JID), AnswerStrangers: true})
+	c := middleware.Config{Store: memstore.New(a.JID), AnswerStrangers: true}
+	logscan.Watch(&c)
+	om, err := middleware.New(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}

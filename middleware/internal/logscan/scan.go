@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html"
 	"log/slog"
-	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -36,10 +35,11 @@ func Watch(c *middleware.Config) { suite.Watch(c) }
 func Text(text string) { suite.Text(text) }
 
 // Main runs the tests of a package, and then searches. It returns the exit code.
-func Main(m *testing.M) int {
-	code := m.Run()
-	return max(code, suite.report())
-}
+func Main(m *testing.M) int { return Check(m.Run()) }
+
+// Check searches after the tests of a package have run with an exit code, and
+// returns the exit code to end with.
+func Check(code int) int { return max(code, suite.report()) }
 
 func (s *Scan) report() int {
 	found := s.Leaks()
@@ -176,6 +176,3 @@ func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 
 func (h *handler) WithGroup(string) slog.Handler { return h }
-
-// Level is below all levels.
-const Level = slog.Level(math.MinInt)

@@ -129,7 +129,7 @@ func TestEverySuite(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			searched = searched || bytes.Contains(b, []byte("logscan.Main(m"))
+			searched = searched || bytes.Contains(b, []byte("logscan.Main(m)")) || bytes.Contains(b, []byte("logscan.Check("))
 		}
 		if !searched {
 			t.Errorf("%s: TestMain does not search", dir)

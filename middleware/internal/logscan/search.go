@@ -1,6 +1,7 @@
 package logscan
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -53,14 +54,26 @@ func (s *Scan) Leaks() []string {
 		}
 	}
 	for text := range s.texts {
-		for i := 0; i+window <= len(text); i++ {
-			if line, ok := windows[[window]byte([]byte(text[i:i+window]))]; ok {
-				report(fmt.Sprintf("the text %.100q", text), line)
-				break
-			}
+		if line, ok := said(windows, text); ok {
+			report(fmt.Sprintf("the text %.100q", text), line)
 		}
 	}
 	return found
+}
+
+// said returns the line that holds a text: all of it or, where its words begin or
+// end, a part. Between them may be an address or the name of a namespace.
+func said(windows map[[window]byte]string, text string) (line string, ok bool) {
+	whole := true
+	for i := 0; i+window <= len(text); i++ {
+		w := [window]byte([]byte(text[i : i+window]))
+		at, ok := windows[w]
+		if ok && bytes.ContainsRune(w[:], ' ') {
+			return at, true
+		}
+		line, whole = at, whole && ok
+	}
+	return line, whole
 }
 
 // shown reports whether a part of a record is no secret: addresses stand in

@@ -1,0 +1,10 @@
+package media_test
+
+import (
+	"os"
+	"testing"
+
+	"example.org/omellium/middleware/internal/logscan"
+)
+
+func TestMain(m *testing.M) { os.Exit(logscan.Main(m)) }
