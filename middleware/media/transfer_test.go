@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/omellium/middleware/internal/logscan"
 	"example.org/omellium/middleware/media"
 	"example.org/omellium/middleware/xmpptest"
 )
@@ -52,7 +53,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(logscan.Main(m))
 }
 
 // runErrand is the program.
