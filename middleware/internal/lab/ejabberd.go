@@ -47,6 +47,11 @@ listen:
     ip: "127.0.0.1"
     module: ejabberd_http
     request_handlers: {/api: mod_http_api}
+  - port: %[5]d
+    ip: "127.0.0.1"
+    module: ejabberd_http
+    tls: true
+    request_handlers: {/upload: mod_http_upload}
 api_permissions:
   lab:
     who: [{access: [{allow: [{ip: "127.0.0.0/8"}]}]}]
@@ -58,6 +63,12 @@ modules:
   mod_carboncopy: {}
   mod_disco: {}
   mod_http_api: {}
+  mod_http_upload:
+    host: upload.localhost
+    access: all
+    docroot: %[6]q
+    max_size: %[7]d
+    put_url: "https://localhost:%[5]d/upload"
   mod_mam: {default: never}
   mod_muc:
     host: muc.localhost
@@ -96,7 +107,7 @@ func (e *ejabberd) command(t testing.TB, s *Server, port int) *exec.Cmd {
 	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
-	config := fmt.Sprintf(ejabberdConfig, s.file("both.pem"), s.CAFile, port, apiPort)
+	config := fmt.Sprintf(ejabberdConfig, s.file("both.pem"), s.CAFile, port, apiPort, freePort(t), s.file("files"), MaxUpload)
 	for name, content := range map[string][]byte{
 		"both.pem":     append(key, cert...),
 		"ejabberd.yml": []byte(config),

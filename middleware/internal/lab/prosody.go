@@ -30,7 +30,11 @@ s2s_ports = { }
 modules_enabled = {
 	"roster"; "saslauth"; "tls"; "disco"; "ping"; "blocklist"; "bookmarks"; "pep"; "carbons"; "mam"; "offline"; "smacks"; "stanza_tap";
 }
-modules_disabled = { "s2s"; "s2s_auth_certs"; "http" }
+modules_disabled = { "s2s"; "s2s_auth_certs" }
+http_ports = { }
+https_ports = { %[8]d }
+https_interfaces = { "127.0.0.1" }
+https_ssl = { key = %[6]q; certificate = %[7]q }
 stanza_tap_file = %[4]q
 storage = "internal"
 authentication = "internal_plain"
@@ -40,6 +44,11 @@ limits = { }
 log = { debug = %[5]q }
 ssl = { key = %[6]q; certificate = %[7]q }
 VirtualHost "localhost"
+Component "upload.localhost" "http_file_share"
+	http_host = "localhost"
+	http_external_url = "https://localhost:%[8]d/"
+	http_file_share_size_limit = %[9]d
+	http_file_share_daily_quota = 100 * %[9]d
 Component "muc.localhost" "muc"
 	modules_enabled = { "muc_mam" }
 	muc_room_locking = false
@@ -56,7 +65,7 @@ func (*prosody) command(t testing.TB, s *Server, port int) *exec.Cmd {
 		}
 	}
 	config := fmt.Sprintf(prosodyConfig, s.file("data"), s.file("modules"), port,
-		s.file("tap.log"), s.file("prosody.log"), s.file("key.pem"), s.CAFile)
+		s.file("tap.log"), s.file("prosody.log"), s.file("key.pem"), s.CAFile, freePort(t), MaxUpload)
 	for name, content := range map[string][]byte{
 		"modules/mod_stanza_tap.lua": stanzaTap,
 		"prosody.cfg.lua":            []byte(config),

@@ -23,6 +23,10 @@ import (
 // Domain is the domain that every server serves.
 const Domain = "localhost"
 
+// MaxUpload is how large a file can be that is uploaded to a server (XEP-0363), in
+// bytes.
+const MaxUpload = 2 << 30
+
 // Server is a running XMPP server.
 type Server struct {
 	Kind   string // "prosody" or "ejabberd"
