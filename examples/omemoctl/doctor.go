@@ -59,7 +59,7 @@ func examine(ctx context.Context, c *control, args []string) error {
 	if flags.Parse(args) != nil || flags.NArg() > 0 {
 		return errArguments
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
 	session, err := c.connect(ctx)
 	if err != nil {
@@ -75,7 +75,9 @@ func examine(ctx context.Context, c *control, args []string) error {
 		session.Conn().Close()
 		<-served
 	}()
-	now, err := xtime.Get(ctx, session, session.RemoteAddr())
+	asking, stop := context.WithTimeout(ctx, answerTimeout)
+	now, err := xtime.Get(asking, session, session.RemoteAddr())
+	stop()
 	clock := finding{Check: "clock", State: stateOK}
 	switch off := time.Since(now).Abs(); {
 	case err != nil:
@@ -110,7 +112,7 @@ func diagnose(ctx context.Context, r pep.Requester, m *omemo.Manager, fix bool) 
 		return nil, err
 	}
 	look := func() ([]finding, error) {
-		d := &doctor{pep: r, manager: m, own: own}
+		d := &doctor{pep: patience{r}, manager: m, own: own}
 		if err := d.store(ctx); err != nil {
 			return nil, err
 		}
@@ -175,7 +177,10 @@ func (d *doctor) store(ctx context.Context) error {
 
 // version checks one version as a whole.
 func (d *doctor) version(ctx context.Context, v omemo.Version) error {
-	list, ok := d.list(ctx, v)
+	list, ok, err := d.list(ctx, v)
+	if err != nil {
+		return err
+	}
 	if err := d.bundle(ctx, v); err != nil {
 		return err
 	}
@@ -221,11 +226,17 @@ func (d *doctor) node(ctx context.Context, v omemo.Version, check, node string, 
 	})
 }
 
-// list checks our device list. It is not ok if there is none that can be read.
-func (d *doctor) list(ctx context.Context, v omemo.Version) (devicelist.List, bool) {
+// list checks our device list. It is not ok if there is none that can be read. A
+// server that answers no question at all is an error: what it has is not known.
+func (d *doctor) list(ctx context.Context, v omemo.Version) (devicelist.List, bool, error) {
 	node := devicelist.Node(v)
 	items, err := pep.Items(ctx, d.pep, "", node)
 	var list devicelist.List
+	if errors.Is(err, errSilent) {
+		if _, e := pep.Configuration(ctx, d.pep, node); errors.Is(e, errSilent) {
+			return list, false, e
+		}
+	}
 	if err != nil && !errors.Is(err, pep.ErrNone) {
 		d.add("list node reachable", v, err.Error(), func(ctx context.Context) error {
 			if err := pep.Delete(ctx, d.pep, node); err != nil && !errors.Is(err, pep.ErrNone) {
@@ -233,7 +244,7 @@ func (d *doctor) list(ctx context.Context, v omemo.Version) (devicelist.List, bo
 			}
 			return d.rewrite(ctx, v, nil)
 		})
-		return list, false
+		return list, false, nil
 	}
 	d.add("list node reachable", v, "", nil)
 	d.node(ctx, v, "list node", node, 1)
@@ -270,7 +281,7 @@ func (d *doctor) list(ctx context.Context, v omemo.Version) (devicelist.List, bo
 		fault = "this device is not on it: nobody can write to it"
 	}
 	d.add("own device on the list", v, fault, func(ctx context.Context) error { return d.rewrite(ctx, v, nil) })
-	return list, malformed == ""
+	return list, malformed == "", nil
 }
 
 func (d *doctor) retract(ctx context.Context, node string, ids []string) error {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mellium.im/xmpp"
@@ -277,5 +279,43 @@ func TestDoctorComparesIdentities(t *testing.T) {
 	p.list(omemo.V2, devicelist.Device{ID: p.own.Device}, devicelist.Device{ID: other.Owner.Device})
 	if state := p.state(p.examine(true), "devices have one identity", omemo.V2); state != stateFault {
 		t.Errorf("state %q", state)
+	}
+}
+
+// A node of which the server says nothing is made anew; a server that says
+// nothing at all is left alone.
+func TestDoctorAndSilence(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t)
+			var deleted atomic.Bool
+			p.srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
+				of := s.Direction == xmpptest.FromClient && bytes.Contains(s.XML, []byte(devicelist.NodeV2+`"`))
+				if of && bytes.Contains(s.XML, []byte("<delete")) {
+					deleted.Store(true)
+				}
+				if all || of && bytes.Contains(s.XML, []byte("<items")) && !deleted.Load() {
+					return nil
+				}
+				return [][]byte{s.XML}
+			})
+			if all {
+				if _, err := diagnose(t.Context(), p.pep, p.manager, true); !errors.Is(err, errSilent) || deleted.Load() {
+					t.Errorf("a server that does not answer: %v; node deleted: %t", err, deleted.Load())
+				}
+				return
+			}
+			if got := p.state(p.examine(false), "list node reachable", omemo.V2); got != stateFault {
+				t.Errorf("found: %q", got)
+			}
+			if got := p.state(p.examine(true), "list node reachable", omemo.V2); got != stateFixed {
+				t.Errorf("mended: %q", got)
+			}
+			for _, f := range p.examine(false) {
+				if f.State != stateOK {
+					t.Errorf("left: %+v", f)
+				}
+			}
+		})
 	}
 }

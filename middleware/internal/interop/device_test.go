@@ -288,6 +288,14 @@ func state(findings []finding, check string, v omemo.Version) string {
 	return findings[i].State
 }
 
+// fault is what a test does to a healthy device, and the check that has to find
+// it.
+type fault struct {
+	name, check string
+	version     omemo.Version
+	prepare     func()
+}
+
 func TestDoctor(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "omemoctl")
 	if out, err := exec.Command("go", "build", "-o", binary, "example.org/omellium/examples/omemoctl").CombinedOutput(); err != nil {
@@ -320,11 +328,7 @@ func TestDoctor(t *testing.T) {
 			ok(t, devicelist.Publish(t.Context(), other, devicelist.List{Version: v, Devices: devices}))
 		}
 		ctx := t.Context()
-		for _, fault := range []struct {
-			name, check string
-			version     omemo.Version
-			prepare     func()
-		}{
+		faults := []fault{
 			{"wrong access model", "list node", omemo.V2, func() {
 				ok(t, pep.Configure(ctx, other, devicelist.NodeV2, pep.Options{AccessModel: "presence"}))
 			}},
@@ -360,7 +364,13 @@ func TestDoctor(t *testing.T) {
 				payload := stanza.NewElement("urn:example", "list")
 				ok(t, pep.Publish(ctx, other, devicelist.NodeLegacy, "current", payload, pep.Options{AccessModel: "open", MaxItems: "1"}))
 			}},
-		} {
+		}
+		if s.Kind == "prosody" { // ejabberd keeps nodes in a database of its own
+			faults = append(faults, fault{"unreachable node", "list node reachable", omemo.V2, func() {
+				s.Spoil(t, one, devicelist.NodeV2)
+			}})
+		}
+		for _, fault := range faults {
 			fault.prepare()
 			findings, clean := c.doctor()
 			if got := state(findings, fault.check, fault.version); got != "fault" || clean {

@@ -28,6 +28,7 @@ type program struct {
 	Device  uint32
 	om      *middleware.Middleware
 	session *xmpp.Session
+	store   omemo.Store
 	served  chan struct{}
 
 	mu     sync.Mutex
@@ -52,9 +53,18 @@ func newProgram(t *testing.T, s *lab.Server, a *lab.Account) *program {
 // the message was collected.
 func newProgramWith(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
 	t.Helper()
+	p := newHiddenProgram(t, s, a, store, handler)
+	p.appear(t)
+	return p
+}
+
+// newHiddenProgram is newProgramWith without presence: messages that wait for the
+// account stay where they are.
+func newHiddenProgram(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	p := &program{Account: a, served: make(chan struct{})}
+	p := &program{Account: a, store: store, served: make(chan struct{})}
 	var err error
 	c := middleware.Config{Store: store, OnEvent: p.onEvent, AnswerStrangers: true}
 	logscan.Watch(&c)
@@ -80,9 +90,6 @@ func newProgramWith(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Sto
 			t.Logf("%s: serve: %v", a.JID, err)
 		}
 	}()
-	if err := p.session.Send(ctx, xmppstanza.Presence{Type: xmppstanza.AvailablePresence}.Wrap(nil)); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		if err := p.om.Close(); err != nil {
 			t.Errorf("%s: close: %v", a.JID, err)
@@ -93,6 +100,16 @@ func newProgramWith(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Sto
 		}
 	})
 	return p
+}
+
+// appear sends the presence.
+func (p *program) appear(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	if err := p.session.Send(ctx, xmppstanza.Presence{Type: xmppstanza.AvailablePresence}.Wrap(nil)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // collect notes each message with a body and hands everything on, the message

@@ -112,3 +112,27 @@ func (*prosody) logs(s *Server) []string { return []string{s.file("prosody.log")
 func writeData(s *Server, kind string, a *Account, content string) error {
 	return os.WriteFile(filepath.Join(s.dir, "data", "localhost", kind, a.Local+".dat"), []byte(content), 0o600)
 }
+
+// Spoil makes what Prosody has stored of the items of an account's PEP node
+// unreadable, as a disk may.
+func (s *Server) Spoil(t testing.TB, a *Account, node string) {
+	t.Helper()
+	if s.Kind != "prosody" {
+		t.Fatalf("lab: %s keeps items elsewhere", s.Kind)
+	}
+	var store strings.Builder // names of stores: all but letters, digits and _ are escaped
+	for _, c := range []byte("pep_" + node) {
+		if c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' {
+			store.WriteByte(c)
+			continue
+		}
+		fmt.Fprintf(&store, "%%%02x", c)
+	}
+	file := filepath.Join(s.dir, "data", "localhost", store.String(), a.Local+".list")
+	if _, err := os.Stat(file); err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("item({ unreadable\n"), 0o600); err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+}
