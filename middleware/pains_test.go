@@ -21,8 +21,8 @@ import (
 )
 
 // What users of other clients suffer from, each with its cause, and what happens
-// here. Others stand in life_test.go (5, 6, 7, 18) and in the tests of package
-// omemo (3, 16).
+// here. Others stand in life_test.go (5, 6, 7, 18) and in the tests of packages
+// omemo (3, 16) and media (23).
 
 // 1, Conversations#4239: the sender's list is old. The message is told, and our
 // own list is looked at.

@@ -21,7 +21,8 @@
 //
 // Files of any size pass in constant memory. Nothing of a file is handed out
 // before all of it was authenticated: [Fetcher.Save] writes to a temporary file
-// that gets its name only then, and is removed otherwise.
+// that gets its name only then, and is removed otherwise; a crash can leave one, with
+// a leading dot and the ending .part, that has to be thrown away.
 //
 // The server that stores a file learns its size, the ending of its name, when it is
 // fetched and from where; not its name, its type or its content. Whoever has the

@@ -236,3 +236,47 @@ func TestPayload(t *testing.T) {
 		t.Errorf("%s", e.AppendXML(nil))
 	}
 }
+
+// FuzzSharing: what is read as a file is written as the same one, and is fetched by
+// HTTPS with a key of its cipher.
+func FuzzSharing(f *testing.F) {
+	f.Add(sharing)
+	for _, s := range []string{
+		"aes-128-gcm-nopadding", "aes-256-cbc-pkcs7", "aes-512",
+	} {
+		f.Add(strings.ReplaceAll(sharing, "aes-256-gcm-nopadding", s))
+	}
+	f.Add(strings.ReplaceAll(sharing, "https:", "http:"))
+	f.Add(strings.ReplaceAll(sharing, "<size>3032449</size>", "<date>2026-11-23T01:02:03.4+01:00</date><width>1</width><height>0</height><length>1</length>"))
+	f.Fuzz(func(t *testing.T, s string) {
+		e, err := stanza.ParseElement([]byte(s), stanza.DefaultLimits)
+		if err != nil {
+			return
+		}
+		file, err := Parse(e)
+		if err != nil {
+			if file != nil || !errors.Is(err, ErrSharing) && !errors.Is(err, ErrNotEncrypted) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if _, err := address(file.URL); err != nil {
+			t.Fatalf("fetched from %q: %v", file.URL, err)
+		}
+		if file.Key.cipher.keySize() == 0 || !file.Key.cipher.ivFits(file.Key.ivSize) || file.Key.cipher == AES256CBC && len(file.Hashes) == 0 {
+			t.Fatalf("key for %q", file.Key.cipher)
+		}
+		again, err := Parse(file.Element())
+		if err != nil {
+			t.Fatalf("not read again: %v", err)
+		}
+		again.Date, file.Date = again.Date.Truncate(time.Second), file.Date.Truncate(time.Second)
+		if !again.Date.Equal(file.Date) {
+			t.Fatalf("%v became %v", file.Date, again.Date)
+		}
+		again.Date = file.Date
+		if again.Metadata != file.Metadata || again.URL != file.URL || again.Key != file.Key || len(again.Hashes) != len(file.Hashes) {
+			t.Fatalf("%+v became %+v", file, again)
+		}
+	})
+}

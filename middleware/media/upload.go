@@ -46,18 +46,18 @@ type Uploader struct {
 // UploadFile uploads a file of the file system. What the recipient learns of it is its
 // size, its name without directory, and a media type guessed from the latter.
 func (u *Uploader) UploadFile(ctx context.Context, path string) (*File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("media: %w", err)
+	}
+	if !info.Mode().IsRegular() { // opening a pipe could take for ever
+		return nil, fmt.Errorf("media: %s: not a regular file", info.Name())
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("media: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("media: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("media: %s: not a regular file", info.Name())
-	}
 	kind, _, _ := strings.Cut(mime.TypeByExtension(filepath.Ext(path)), ";")
 	return u.Upload(ctx, f, Metadata{Name: filepath.Base(path), MediaType: kind, Size: info.Size()})
 }
