@@ -92,6 +92,7 @@ func TestMessage(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, secret, _ := strings.Cut(link, "#")
+			logscan.Text(secret)
 			to := xmppstanza.Message{To: jid.MustParse("juliet@example.net"), Type: xmppstanza.ChatMessage}
 			if err := romeo.Send(ctx, to.Wrap(file.TokenReader())); err != nil {
 				t.Fatal(err)
