@@ -212,7 +212,7 @@ func (s *Session) open(own *account, m wire.Message) (opened, error) {
 	if err != nil {
 		return opened{}, ErrRefused
 	}
-	material, err := s.unlock(own, m, &seed)
+	material, err := s.unlock(own, &m, &seed)
 	if err != nil {
 		return opened{}, err
 	}
@@ -232,7 +232,7 @@ func (s *Session) open(own *account, m wire.Message) (opened, error) {
 // the same after it.
 func (s *Session) openSkipped(own *account, m wire.Message, row *SkippedRow) (opened, error) {
 	seed := row.Key
-	material, err := s.unlock(own, m, &seed)
+	material, err := s.unlock(own, &m, &seed)
 	if err != nil {
 		return opened{}, err
 	}
@@ -240,7 +240,7 @@ func (s *Session) openSkipped(own *account, m wire.Message, row *SkippedRow) (op
 }
 
 // unlock verifies the MAC over the received bytes and decrypts.
-func (s *Session) unlock(own *account, m wire.Message, seed *[32]byte) ([]byte, error) {
+func (s *Session) unlock(own *account, m *wire.Message, seed *[32]byte) ([]byte, error) {
 	p := s.peer.Version.profile()
 	keys := ratchet.Expand(p.ratchet, seed)
 	clear(seed[:])

@@ -18,7 +18,7 @@ var (
 // hmacSHA256 is HMAC (RFC 2104) for a key of 32 bytes that is used once. Unlike crypto/hmac, which builds its state
 // on the heap, it allocates only for long messages.
 func hmacSHA256(key *[32]byte, message ...[]byte) [32]byte {
-	var short [5 * sha256.BlockSize]byte
+	var short [4 * sha256.BlockSize]byte
 	subtle.XORBytes(short[:], innerPad[:], key[:])
 	copy(short[len(key):], innerPad[len(key):])
 	inner := short[:sha256.BlockSize]

@@ -50,43 +50,45 @@ func Accept(_ Params, secret [32]byte, signedPreKey *curve.Private) State {
 
 // Knows reports whether key is the ratchet key of a receiving chain that is still open. A message under any other
 // key makes a ratchet step, or is one whose key was skipped long ago.
-func (s State) Knows(key curve.Montgomery) bool { return s.chain(key) != nil }
+func (s *State) Knows(key curve.Montgomery) bool { return s.chain(key) != nil }
 
 // Seal returns the header and the message key of the next message to send. It calls draw for a fresh ratchet key if a
 // sending chain has to begin.
-func (s State) Seal(p Params, draw func() *curve.Private) (next State, h Header, key [32]byte, err error) {
+func (s *State) Seal(p Params, draw func() *curve.Private) (next State, h Header, key [32]byte, err error) {
+	next = *s
 	if !s.CanSend {
 		if !s.CanReceive {
 			return State{}, Header{}, [32]byte{}, ErrNoRemote
 		}
-		if err := s.begin(p, draw()); err != nil {
+		if err := next.begin(p, draw()); err != nil {
 			return State{}, Header{}, [32]byte{}, err
 		}
 	}
 	if s.Sent == math.MaxUint32 {
 		return State{}, Header{}, [32]byte{}, ErrExhausted
 	}
-	h = Header{Key: s.Own.Public(), N: s.Sent, PN: s.PreviousSent}
-	s.Sending, key = kdfChain(&s.Sending)
-	s.Sent++
-	return s, h, key, nil
+	h = Header{Key: next.Own.Public(), N: next.Sent, PN: next.PreviousSent}
+	next.Sending, key = kdfChain(&next.Sending)
+	next.Sent++
+	return next, h, key, nil
 }
 
 // Open returns the key of a received message, and the keys of the messages before it that are missing, oldest first.
 // Nothing is authenticated yet: the caller keeps the next state and the skipped keys if the MAC holds under the key,
 // and drops them if not. Errors are [ErrDuplicate], [ErrTooManySkipped] and [curve.ErrZero].
-func (s State) Open(p Params, h Header) (next State, key [32]byte, skipped []Skipped, err error) {
-	chain := s.chain(h.Key)
+func (s *State) Open(p Params, h Header) (next State, key [32]byte, skipped []Skipped, err error) {
+	next = *s
+	chain := next.chain(h.Key)
 	if chain == nil {
-		if skipped, err = s.turn(p, h); err != nil {
+		if skipped, err = next.turn(p, h); err != nil {
 			return State{}, [32]byte{}, nil, err
 		}
-		chain = &s.Receiving
+		chain = &next.Receiving
 	}
 	if key, skipped, err = chain.open(h.N, skipped); err != nil {
 		return State{}, [32]byte{}, nil, err
 	}
-	return s, key, skipped, nil
+	return next, key, skipped, nil
 }
 
 // chain returns the open receiving chain of a ratchet key, or nil.

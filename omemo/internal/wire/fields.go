@@ -28,21 +28,21 @@ type fields [maxField + 1]struct {
 	octets  []byte
 }
 
-// parse reads all of b. Values that are missing are zero.
-func (l *layout) parse(b []byte) (f fields, err error) {
+// parse reads all of b into empty fields. Values that are missing are zero.
+func (l *layout) parse(b []byte, f *fields) error {
 	for len(b) > 0 {
 		tag, n := varint(b)
 		if n == 0 {
-			return fields{}, ErrMalformed
+			return ErrMalformed
 		}
 		b = b[n:]
 		num, typ := protowire.Number(tag>>3), protowire.Type(tag&7)
 		if num == 0 || typ == protowire.StartGroupType || typ == protowire.EndGroupType {
-			return fields{}, ErrMalformed
+			return ErrMalformed
 		}
 		if num > maxField || l[num] == unknown {
 			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return fields{}, ErrMalformed
+				return ErrMalformed
 			}
 			b = b[n:]
 			continue
@@ -50,24 +50,24 @@ func (l *layout) parse(b []byte) (f fields, err error) {
 
 		field := &f[num]
 		if field.present {
-			return fields{}, ErrMalformed
+			return ErrMalformed
 		}
 		field.present = true
 		switch {
 		case l[num] == number && typ == protowire.VarintType:
 			if field.number, n = varint(b); n == 0 {
-				return fields{}, ErrMalformed
+				return ErrMalformed
 			}
 		case l[num] == octets && typ == protowire.BytesType:
 			if field.octets, n = protowire.ConsumeBytes(b); n < 0 {
-				return fields{}, ErrMalformed
+				return ErrMalformed
 			}
 		default:
-			return fields{}, ErrMalformed
+			return ErrMalformed
 		}
 		b = b[n:]
 	}
-	return f, nil
+	return nil
 }
 
 // varint reads a uint32 in its shortest form. The number of bytes is 0 if there is none.

@@ -45,8 +45,8 @@ func parseLegacyMessage(b []byte) (Message, error) {
 		return Message{}, ErrMalformed
 	}
 	signed, mac := b[:len(b)-legacyMACSize], b[len(b)-legacyMACSize:]
-	f, err := legacyMessageLayout.parse(signed[1:])
-	if err != nil {
+	var f fields
+	if err := legacyMessageLayout.parse(signed[1:], &f); err != nil {
 		return Message{}, err
 	}
 	key, ok := prefixedKey(f[legacyKey].octets)
@@ -65,8 +65,8 @@ func parseLegacyExchange(b []byte) (Exchange, error) {
 	if !legacyFrame(b) {
 		return Exchange{}, ErrMalformed
 	}
-	f, err := legacyExchangeLayout.parse(b[1:])
-	if err != nil {
+	var f fields
+	if err := legacyExchangeLayout.parse(b[1:], &f); err != nil {
 		return Exchange{}, err
 	}
 	identity, identityOK := prefixedKey(f[legacyIdentity].octets)

@@ -34,16 +34,16 @@ func parseV2Message(b []byte) (Message, error) {
 	if len(b) > MaxSize {
 		return Message{}, ErrMalformed
 	}
-	outer, err := v2AuthenticatedLayout.parse(b)
-	if err != nil {
+	var outer fields
+	if err := v2AuthenticatedLayout.parse(b, &outer); err != nil {
 		return Message{}, err
 	}
 	signed, mac := outer[v2Signed].octets, outer[v2MAC].octets
 	if len(mac) != v2MACSize {
 		return Message{}, ErrMalformed
 	}
-	f, err := v2MessageLayout.parse(signed)
-	if err != nil {
+	var f fields
+	if err := v2MessageLayout.parse(signed, &f); err != nil {
 		return Message{}, err
 	}
 	key, ok := plainKey(f[v2Key].octets)
@@ -62,8 +62,8 @@ func parseV2Exchange(b []byte) (Exchange, error) {
 	if len(b) > MaxSize {
 		return Exchange{}, ErrMalformed
 	}
-	f, err := v2ExchangeLayout.parse(b)
-	if err != nil {
+	var f fields
+	if err := v2ExchangeLayout.parse(b, &f); err != nil {
 		return Exchange{}, err
 	}
 	identity, identityOK := plainKey(f[v2Identity].octets)
