@@ -10,7 +10,8 @@ import (
 // devices which both speak omemo:2 get there.
 func (u *unit) invite(a Address) {
 	k := u.knows(a.JID)
-	legacy, v2 := k.devices[Legacy][a.Device], k.devices[V2][a.Device]
+	legacy, _ := k.device(Peer{Legacy, a})
+	v2, _ := k.device(Peer{V2, a})
 	if !legacy.Sent || !legacy.Received || !legacy.Active || !v2.Active || v2.Received || v2.Invited || !u.serves(V2) {
 		return
 	}
@@ -62,7 +63,8 @@ func (u *unit) answering(ctx context.Context, id OwedID, p Plaintext, bundles []
 		return nil, err
 	}
 	if id.Session == 0 {
-		s, result := u.serve(ctx, choice{peer: id.Peer}, bundles, p.of(id.Version) != nil)
+		c := u.choice(id.Peer)
+		s, result := u.serve(ctx, &c, byPeer(bundles), p.of(id.Version) != nil)
 		return s, result.Err
 	}
 	for _, s := range list {

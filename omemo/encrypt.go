@@ -1,7 +1,6 @@
 package omemo
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,8 +108,8 @@ func (m *Manager) Missing(ctx context.Context, p Plaintext, to []string) ([]Peer
 	err := m.read(ctx, func(u *unit) error {
 		choices, err := u.choose(ctx, p, to)
 		for _, c := range choices {
-			d, _ := u.knows(c.peer.JID).device(c.peer)
-			if c.err == nil && current(u.list(c.peer)) == nil && !u.now.Before(d.RetryBundle()) &&
+			d := c.device
+			if c.err == nil && c.session == nil && !u.now.Before(d.RetryBundle()) &&
 				(d.Fingerprint.IsZero() || u.trust(c.peer.Address, d.Fingerprint).Sendable()) {
 				missing = append(missing, c.peer)
 			}
@@ -122,34 +121,31 @@ func (m *Manager) Missing(ctx context.Context, p Plaintext, to []string) ([]Peer
 
 // choice is a device and the version that serves it.
 type choice struct {
-	peer Peer
-	err  error
+	peer    Peer
+	err     error
+	device  *Device  // what is known about it in the version, not nil
+	session *Session // the current one; nil: none
 }
 
 // choose returns the devices that a message is for, and loads all that is needed
 // to serve them.
 func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, error) {
 	own := u.own()
-	var jids []string // each account once: a session seals one key of a message
-	for _, jid := range append(slices.Clone(to), own.jid) {
-		if !slices.Contains(jids, jid) {
-			jids = append(jids, jid)
-		}
-	}
+	// Each account once: a session seals one key of a message.
+	jids := distinct(append(slices.Clone(to), own.jid))
 	if err := u.learn(ctx, jids...); err != nil {
 		return nil, err
 	}
-	var choices []choice
-	var peers []Peer
+	choices := make([]choice, 0, len(jids))
 	for _, jid := range jids {
 		devices := u.versions(jid)
 		if u.from.JID == jid && !slices.ContainsFunc(devices, func(c choice) bool { return c.peer.Address == u.from.Address }) {
 			// Whoever has just written can be answered, though no list of theirs was
 			// seen that has this device.
-			devices = append(devices, choice{peer: u.from})
+			devices = append(devices, u.choice(u.from))
 		}
 		for _, c := range devices {
-			if c.peer.Address == (Address{own.jid, own.device}) {
+			if jid == own.jid && c.peer.Address.Device == own.device {
 				continue
 			}
 			switch {
@@ -160,14 +156,29 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 				c.err = ErrNoForm
 			}
 			choices = append(choices, c)
-			peers = append(peers, c.peer)
 		}
+	}
+	peers := make([]Peer, len(choices))
+	for i := range choices {
+		peers[i] = choices[i].peer
 	}
 	if err := u.loadSessions(ctx, peers); err != nil {
 		return nil, err
 	}
+	for i := range choices {
+		choices[i].session = current(u.list(peers[i]))
+	}
 	u.leaveStale(choices, to)
 	return choices, nil
+}
+
+// choice returns a device to be served in one version.
+func (u *unit) choice(p Peer) choice {
+	d := u.knows(p.JID).devices[p.Version][p.Address.Device]
+	if d == nil {
+		d = new(Device)
+	}
+	return choice{peer: p, device: d, session: current(u.list(p))}
 }
 
 // versions says for each active device of an account which version serves it:
@@ -175,34 +186,35 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 // yet, the only one it lists, or the preferred one if it lists both. Being
 // listed is no evidence: some clients list omemo:2 and cannot read it.
 func (u *unit) versions(jid string) []choice {
-	k := u.knows(jid)
-	ids := slices.Collect(maps.Keys(k.devices[Legacy]))
-	for id := range k.devices[V2] {
-		if _, both := k.devices[Legacy][id]; !both {
+	inLegacy, inV2 := u.knows(jid).devices[Legacy], u.knows(jid).devices[V2]
+	ids := slices.AppendSeq(make([]DeviceID, 0, len(inLegacy)+len(inV2)), maps.Keys(inLegacy))
+	for id := range inV2 {
+		if _, both := inLegacy[id]; !both {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
-	var choices []choice
+	choices := make([]choice, 0, len(ids))
 	for _, id := range ids {
-		legacy, v2 := k.devices[Legacy][id], k.devices[V2][id]
-		a := Address{jid, id}
+		legacy, v2, a := inLegacy[id], inV2[id], Address{jid, id}
+		legacyActive, legacyReceived := legacy != nil && legacy.Active, legacy != nil && legacy.Received
+		v2Active, v2Received := v2 != nil && v2.Active, v2 != nil && v2.Received
 		// What we do not serve is no choice. That is ours to say, and no downgrade.
-		if !u.serves(V2) && legacy.Active {
-			v2.Active, v2.Received = false, false
+		if !u.serves(V2) && legacyActive {
+			v2Active, v2Received = false, false
 		}
-		if !u.serves(Legacy) && v2.Active {
-			legacy.Active = false
+		if !u.serves(Legacy) && v2Active {
+			legacyActive = false
 		}
 		switch {
-		case v2.Active && (v2.Received || !legacy.Active):
-			choices = append(choices, choice{Peer{V2, a}, nil})
-		case legacy.Active && v2.Received && !u.options.AllowDowngrade:
-			choices = append(choices, choice{Peer{Legacy, a}, ErrDowngrade})
-		case legacy.Active && v2.Active && !legacy.Received && u.options.Prefer != nil && u.options.Prefer(jid) == V2:
-			choices = append(choices, choice{Peer{V2, a}, nil})
-		case legacy.Active:
-			choices = append(choices, choice{Peer{Legacy, a}, nil})
+		case v2Active && (v2Received || !legacyActive):
+			choices = append(choices, choice{peer: Peer{V2, a}, device: v2})
+		case legacyActive && v2Received && !u.options.AllowDowngrade:
+			choices = append(choices, choice{peer: Peer{Legacy, a}, device: legacy, err: ErrDowngrade})
+		case legacyActive && v2Active && !legacyReceived && u.options.Prefer != nil && u.options.Prefer(jid) == V2:
+			choices = append(choices, choice{peer: Peer{V2, a}, device: v2})
+		case legacyActive:
+			choices = append(choices, choice{peer: Peer{Legacy, a}, device: legacy})
 		}
 	}
 	return choices
@@ -218,35 +230,39 @@ func (u *unit) encrypt(ctx context.Context, p Plaintext, to []string, bundles []
 			return nil, &RecipientError{jid, ErrOptedOut}
 		}
 	}
-	sealed, ready := u.serveAll(ctx, choices, bundles)
-	for _, jid := range to {
-		if refusal := sealed.refusal(jid); refusal != nil {
-			return sealed, refusal
-		}
+	sealed, ready, first := u.serveAll(ctx, choices, bundles)
+	if refused := sealed.refusals(to); len(refused) > 0 {
+		return sealed, refused[0]
 	}
-	return sealed, u.sealFor(sealed, p, to, ready)
+	return sealed, u.sealFor(sealed, p, to, ready, first)
 }
 
-// serveAll finds or builds the sessions with all devices that can be served.
-func (u *unit) serveAll(ctx context.Context, choices []choice, bundles []*Bundle) (*Sealed, []*Session) {
-	sealed := &Sealed{}
-	var ready []*Session
-	for _, c := range choices {
+// serveAll finds or builds the sessions with all devices that can be served. The
+// first of them are those that no content was sent to before.
+func (u *unit) serveAll(ctx context.Context, choices []choice, bundles []*Bundle) (sealed *Sealed, ready []*Session, first []Peer) {
+	sealed = &Sealed{Devices: make([]DeviceResult, 0, len(choices))}
+	ready = make([]*Session, 0, len(choices))
+	fetched := byPeer(bundles)
+	for i := range choices {
+		c := &choices[i]
 		if c.err == ErrStale {
 			u.setStale(c.peer, true)
 		}
-		s, result := u.serve(ctx, c, bundles, true)
+		s, result := u.serve(ctx, c, fetched, true)
 		if result.Err == nil {
 			ready = append(ready, s)
+			if !c.device.Sent {
+				first = append(first, c.peer)
+			}
 		}
 		sealed.Devices = append(sealed.Devices, result)
 	}
 	sealed.Events = u.events
-	return sealed, ready
+	return sealed, ready, first
 }
 
 // sealFor seals a message and records to whom it was written.
-func (u *unit) sealFor(sealed *Sealed, p Plaintext, to []string, ready []*Session) error {
+func (u *unit) sealFor(sealed *Sealed, p Plaintext, to []string, ready []*Session, first []Peer) error {
 	if err := u.seal(sealed, p, ready); err != nil {
 		return err
 	}
@@ -257,59 +273,74 @@ func (u *unit) sealFor(sealed *Sealed, p Plaintext, to []string, ready []*Sessio
 			u.befriend(jid)
 		}
 	}
-	for _, s := range ready {
-		d, _ := u.knows(s.peer.JID).device(s.peer)
-		if !d.Sent {
-			d.Sent = true
-			u.note(d)
-			u.invite(s.peer.Address)
-		}
+	for _, peer := range first {
+		d, _ := u.knows(peer.JID).device(peer)
+		d.Sent = true
+		u.note(d)
+		u.invite(peer.Address)
 	}
 	return nil
 }
 
-// refusal says why a recipient is not served: nil if at least one device is.
-func (s *Sealed) refusal(jid string) *RecipientError {
-	reason := ErrNoDevices
-	for _, d := range s.Devices {
-		if d.Peer.JID != jid {
-			continue
-		}
-		if d.Err == nil {
-			return nil
-		}
+// refusals says why recipients are not served, in their order: those are left out
+// of whom at least one device is.
+func (s *Sealed) refusals(to []string) []*RecipientError {
+	reasons := make(map[string]error, len(to)) // nil: served
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		reason, other := reasons[d.Peer.JID]
 		// What a person can decide about is told before what only time can mend.
-		if reason == ErrNoDevices || errors.Is(d.Err, ErrUntrusted) {
-			reason = d.Err
+		if d.Err == nil || !other || reason != nil && errors.Is(d.Err, ErrUntrusted) {
+			reasons[d.Peer.JID] = d.Err
 		}
 	}
-	return &RecipientError{jid, reason}
+	var refused []*RecipientError
+	for _, jid := range to {
+		reason, any := reasons[jid]
+		if !any {
+			reason = ErrNoDevices
+		}
+		if reason != nil {
+			refused = append(refused, &RecipientError{jid, reason})
+		}
+	}
+	return refused
+}
+
+// byPeer returns the bundles by their devices; the first of a device counts.
+func byPeer(bundles []*Bundle) map[Peer]*Bundle {
+	found := make(map[Peer]*Bundle, len(bundles))
+	for _, b := range bundles {
+		if b != nil && found[b.Peer()] == nil {
+			found[b.Peer()] = b
+		}
+	}
+	return found
 }
 
 // serve finds or builds the session with a device, if it may be served. Only
 // content needs trust: empty messages are exempt.
-func (u *unit) serve(ctx context.Context, c choice, bundles []*Bundle, content bool) (*Session, DeviceResult) {
+func (u *unit) serve(ctx context.Context, c *choice, bundles map[Peer]*Bundle, content bool) (*Session, DeviceResult) {
 	result := DeviceResult{Peer: c.peer, Err: c.err}
 	if c.err != nil {
 		return nil, result
 	}
-	s := current(u.list(c.peer))
-	d, _ := u.knows(c.peer.JID).device(c.peer)
+	s, f := c.session, c.device.Fingerprint
 	var bundle *Bundle
 	if s == nil {
-		i := slices.IndexFunc(bundles, func(b *Bundle) bool { return b != nil && b.Peer() == c.peer })
-		if i >= 0 {
-			bundle = bundles[i]
+		if bundle = bundles[c.peer]; bundle != nil {
+			var d Device
 			d, result.Err = u.check(ctx, bundle)
-		} else if d.Fingerprint.IsZero() {
+			f = d.Fingerprint
+		} else if f.IsZero() {
 			result.Err = ErrNoBundle
 		}
 		if result.Err != nil {
 			return nil, result
 		}
 	}
-	result.Fingerprint = d.Fingerprint
-	result.Trust = u.trust(c.peer.Address, d.Fingerprint)
+	result.Fingerprint = f
+	result.Trust = u.trust(c.peer.Address, f)
 	if content && !result.Trust.Sendable() {
 		result.Err = ErrUntrusted
 		return nil, result
@@ -319,7 +350,7 @@ func (u *unit) serve(ctx context.Context, c choice, bundles []*Bundle, content b
 	case bundle == nil:
 		result.Err = ErrNoBundle
 	default:
-		s, result.Err = u.start(bundle, d.Fingerprint)
+		s, result.Err = u.start(bundle, f)
 	}
 	if s != nil {
 		result.Exchange = s.initiation == Active && !s.confirmed
@@ -369,27 +400,6 @@ func (u *unit) below(n int) int {
 			return int(x % uint64(n))
 		}
 	}
-}
-
-// seal encrypts the body once per version and its key once per session.
-func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
-	slices.SortStableFunc(ready, func(a, b *Session) int { return cmp.Compare(b.peer.Version, a.peer.Version) })
-	var message *Message
-	var material []byte
-	for _, s := range ready {
-		v := s.peer.Version
-		if message == nil || message.Version != v {
-			message, material = u.body(v, p.of(v))
-			sealed.Messages = append(sealed.Messages, message)
-		}
-		next, key, err := s.seal(u.own(), material, u.draw)
-		if err != nil {
-			return fmt.Errorf("omemo: sealing for %v: %w", s.peer, err)
-		}
-		message.Keys = append(message.Keys, key)
-		u.save(next)
-	}
-	return nil
 }
 
 // body encrypts the content of a message with a fresh key and returns the key

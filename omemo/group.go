@@ -34,19 +34,18 @@ func (u *unit) encryptGroup(ctx context.Context, p Plaintext, members []string, 
 			choices[i].err = ErrOptedOut
 		}
 	}
-	sealed, ready := u.serveAll(ctx, choices, bundles)
-	served := slices.DeleteFunc(slices.Clone(members), func(jid string) bool {
-		refusal := sealed.refusal(jid)
-		if refusal != nil {
-			sealed.Unserved = append(sealed.Unserved, refusal)
-		}
-		return refusal != nil
-	})
+	sealed, ready, first := u.serveAll(ctx, choices, bundles)
+	sealed.Unserved = sealed.refusals(members)
+	unserved := make(map[string]bool, len(sealed.Unserved))
+	for _, refusal := range sealed.Unserved {
+		unserved[refusal.JID] = true
+	}
+	served := slices.DeleteFunc(slices.Clone(members), func(jid string) bool { return unserved[jid] })
 	switch {
 	case len(sealed.Unserved) > 0 && len(served) == 0:
 		return sealed, sealed.Unserved[0]
 	case len(ready) == 0:
 		return sealed, &RecipientError{u.own().jid, ErrNoDevices}
 	}
-	return sealed, u.sealFor(sealed, p, served, ready)
+	return sealed, u.sealFor(sealed, p, served, ready, first)
 }

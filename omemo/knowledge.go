@@ -11,8 +11,10 @@ import (
 // changes its own copy.
 type knowledge struct {
 	contact Contact
-	devices map[Version]map[DeviceID]Device
+	devices map[Version]map[DeviceID]*Device // replaced, never changed
 	trust   map[Fingerprint]TrustRecord
+	// verified: one of the keys was verified.
+	verified bool
 }
 
 // seenResolution is how exactly LastSeen is kept: finer would write a device row
@@ -23,10 +25,11 @@ const seenResolution = time.Hour
 func (u *unit) learn(ctx context.Context, jids ...string) error {
 	var missing []string
 	for _, jid := range jids {
-		if _, ok := u.Manager.known[jid]; !ok && !slices.Contains(missing, jid) {
+		if _, ok := u.Manager.known[jid]; !ok {
 			missing = append(missing, jid)
 		}
 	}
+	missing = distinct(missing)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -40,6 +43,19 @@ func (u *unit) learn(ctx context.Context, jids ...string) error {
 	return nil
 }
 
+// distinct returns JIDs once each, in their order.
+func distinct(jids []string) []string {
+	if len(jids) < 2 {
+		return jids
+	}
+	seen := make(map[string]bool, len(jids))
+	return slices.DeleteFunc(jids, func(jid string) bool {
+		again := seen[jid]
+		seen[jid] = true
+		return again
+	})
+}
+
 // group sorts rows by account. Each of the JIDs gets an entry, known or not.
 func group(rows Accounts, jids []string) map[string]*knowledge {
 	all := make(map[string]*knowledge)
@@ -48,7 +64,7 @@ func group(rows Accounts, jids []string) map[string]*knowledge {
 		if k == nil {
 			k = &knowledge{
 				contact: Contact{JID: jid},
-				devices: map[Version]map[DeviceID]Device{Legacy: {}, V2: {}},
+				devices: map[Version]map[DeviceID]*Device{Legacy: {}, V2: {}},
 				trust:   make(map[Fingerprint]TrustRecord),
 			}
 			all[jid] = k
@@ -63,11 +79,12 @@ func group(rows Accounts, jids []string) map[string]*knowledge {
 	}
 	for _, d := range rows.Devices {
 		if d.Version.Valid() {
-			entry(d.JID).devices[d.Version][d.Address.Device] = d
+			entry(d.JID).devices[d.Version][d.Address.Device] = &d
 		}
 	}
 	for _, t := range rows.Trust {
 		entry(t.JID).trust[t.Fingerprint] = t
+		entry(t.JID).verified = entry(t.JID).verified || t.Trust == Verified
 	}
 	return all
 }
@@ -82,18 +99,22 @@ func (u *unit) knows(jid string) knowledge {
 
 // device returns what is known about a device; ok is false if nothing is.
 func (k knowledge) device(p Peer) (d Device, ok bool) {
-	d, ok = k.devices[p.Version][p.Address.Device]
-	return d, ok
+	if known := k.devices[p.Version][p.Address.Device]; known != nil {
+		return *known, true
+	}
+	return Device{}, false
 }
 
 // note changes what is known about a device.
 func (u *unit) note(d Device) {
 	k := u.knows(d.JID)
+	if k.devices[d.Version][d.Address.Device] != u.Manager.known[d.JID].devices[d.Version][d.Address.Device] { // changed before in this unit
+		u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(old Device) bool { return old.Peer == d.Peer })
+	}
 	k.devices = maps.Clone(k.devices)
 	k.devices[d.Version] = maps.Clone(k.devices[d.Version])
-	k.devices[d.Version][d.Address.Device] = d
+	k.devices[d.Version][d.Address.Device] = &d
 	u.known[d.JID] = k
-	u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(old Device) bool { return old.Peer == d.Peer })
 	u.changes.Devices = append(u.changes.Devices, d)
 }
 
@@ -126,12 +147,18 @@ func (u *unit) noteTrust(jid string, f Fingerprint, t Trust) {
 func (u *unit) noteRecord(record TrustRecord) {
 	jid, f := record.JID, record.Fingerprint
 	k := u.knows(jid)
+	if k.trust[f] != u.Manager.known[jid].trust[f] { // changed before in this unit
+		u.changes.Trust = slices.DeleteFunc(u.changes.Trust, func(old TrustRecord) bool {
+			return old.JID == jid && old.Fingerprint == f
+		})
+	}
 	k.trust = maps.Clone(k.trust)
 	k.trust[f] = record
+	k.verified = false
+	for _, t := range k.trust {
+		k.verified = k.verified || t.Trust == Verified
+	}
 	u.known[jid] = k
-	u.changes.Trust = slices.DeleteFunc(u.changes.Trust, func(old TrustRecord) bool {
-		return old.JID == jid && old.Fingerprint == f
-	})
 	u.changes.Trust = append(u.changes.Trust, record)
 }
 
@@ -144,10 +171,7 @@ func (u *unit) trust(a Address, f Fingerprint) Trust {
 	if decided && recorded.Trust != TrustedBlindly {
 		return recorded.Trust
 	}
-	q := TrustQuery{JID: a.JID, Device: a.Device, Fingerprint: f, Own: a.JID == u.own().jid, Blind: decided}
-	for _, t := range k.trust {
-		q.AnyVerified = q.AnyVerified || t.Trust == Verified
-	}
+	q := TrustQuery{JID: a.JID, Device: a.Device, Fingerprint: f, Own: a.JID == u.own().jid, Blind: decided, AnyVerified: k.verified}
 	t := u.options.Policy(q)
 	if t == TrustedBlindly && !decided {
 		u.noteTrust(a.JID, f, t)

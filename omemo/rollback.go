@@ -139,6 +139,7 @@ func (u *unit) shelve(ctx context.Context) error {
 	}
 	for _, p := range peers {
 		list := u.list(p)
+		_, again := u.sessions[p]
 		shelved := make([]*Session, len(list))
 		for i, s := range list {
 			next := *s
@@ -150,7 +151,7 @@ func (u *unit) shelve(ctx context.Context) error {
 				}
 			}
 			shelved[i] = &next
-			u.write(&next)
+			u.write(&next, again)
 		}
 		u.sessions[p] = shelved
 	}

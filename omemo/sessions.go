@@ -81,18 +81,25 @@ func order(a, b *Session) int {
 
 // save puts the next state of a session in its place.
 func (u *unit) save(s *Session) {
-	list := slices.Clone(u.list(s.peer))
+	list, again := u.sessions[s.peer]
+	if !again {
+		list = u.Manager.sessions[s.peer]
+	}
+	list = slices.Clone(list)
 	i := slices.IndexFunc(list, func(old *Session) bool { return old.id == s.id })
 	list[i] = s
 	u.sessions[s.peer] = list
-	u.write(s)
+	u.write(s, again)
 }
 
-// write puts a session's row into the changes, in the place of an earlier row of
-// the same session.
-func (u *unit) write(s *Session) {
+// write puts a session's row into the changes; again: in the place of an earlier
+// row of the same session, if there is one.
+func (u *unit) write(s *Session, again bool) {
 	row := s.row()
-	i := slices.IndexFunc(u.changes.Sessions, func(r SessionRow) bool { return r.ID == s.id })
+	i := -1
+	if again {
+		i = slices.IndexFunc(u.changes.Sessions, func(r SessionRow) bool { return r.ID == s.id })
+	}
 	switch {
 	case i < 0:
 	case row.Archived != 0:
@@ -109,6 +116,8 @@ func (u *unit) write(s *Session) {
 // MaxArchived are dropped.
 func (u *unit) install(s *Session, byHand bool) {
 	list := slices.Clone(u.list(s.peer))
+	_, again := u.sessions[s.peer]
+	again = again || len(list) > 0
 	if old := current(list); old != nil {
 		replaced := *old
 		replaced.archived = 1
@@ -117,7 +126,7 @@ func (u *unit) install(s *Session, byHand bool) {
 		}
 		replaced.byHand = replaced.byHand || byHand
 		list[0] = &replaced
-		u.write(&replaced) // before the new one: never two current rows
+		u.write(&replaced, again) // before the new one: never two current rows
 	}
 	if byHand {
 		for i, old := range list {
@@ -125,14 +134,14 @@ func (u *unit) install(s *Session, byHand bool) {
 				replaced := *old
 				replaced.byHand = true
 				list[i] = &replaced
-				u.write(&replaced)
+				u.write(&replaced, again)
 			}
 		}
 	}
 	list = slices.DeleteFunc(list, func(old *Session) bool { return old.id == s.id })
 	s.archived = 0
 	list = slices.Insert(list, 0, s)
-	u.write(s)
+	u.write(s, again)
 	for len(list) > 1+MaxArchived {
 		u.drop(list[len(list)-1])
 		list = list[:len(list)-1]

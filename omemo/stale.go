@@ -20,9 +20,9 @@ const (
 var ErrStale = errors.New("omemo: device has not been heard of for long")
 
 // isStale reports whether nothing is to be sent to a device until it shows a
-// sign of life. Its session was loaded before.
-func (u *unit) isStale(p Peer) bool {
-	d, _ := u.knows(p.JID).device(p)
+// sign of life.
+func (u *unit) isStale(c *choice) bool {
+	d := c.device
 	if u.options.StaleAfter < 0 {
 		return false
 	}
@@ -33,22 +33,30 @@ func (u *unit) isStale(p Peer) bool {
 	if d.LastSeen.After(heard) {
 		heard = d.LastSeen
 	}
-	s := current(u.list(p))
-	return s != nil && s.SendingChain() >= StaleMessages && u.now.Sub(heard) >= u.options.StaleAfter
+	return c.session != nil && c.session.SendingChain() >= StaleMessages && u.now.Sub(heard) >= u.options.StaleAfter
 }
 
 // leaveStale takes stale devices out of the choices. An account that has no
 // other is served all the same: its only device may have been off for long.
 func (u *unit) leaveStale(choices []choice, to []string) {
+	var stale []*choice
+	for i := range choices {
+		if c := &choices[i]; c.err == nil && u.isStale(c) {
+			stale = append(stale, c)
+		}
+	}
+	if len(stale) == 0 {
+		return
+	}
 	alive := make(map[string]bool)
-	for _, c := range choices {
-		if c.err == nil && !u.isStale(c.peer) {
+	for i := range choices {
+		if c := &choices[i]; c.err == nil && !u.isStale(c) {
 			alive[c.peer.JID] = true
 		}
 	}
-	for i, c := range choices {
-		if c.err == nil && u.isStale(c.peer) && (alive[c.peer.JID] || !slices.Contains(to, c.peer.JID)) {
-			choices[i].err = ErrStale
+	for _, c := range stale {
+		if alive[c.peer.JID] || !slices.Contains(to, c.peer.JID) {
+			c.err = ErrStale
 		}
 	}
 }

@@ -181,7 +181,7 @@ func (m *Manager) Account(ctx context.Context, jid string) (Contact, []Device, e
 		contact.Lists = maps.Clone(contact.Lists)
 		for _, v := range Versions() {
 			for _, id := range slices.Sorted(maps.Keys(k.devices[v])) {
-				devices = append(devices, k.devices[v][id])
+				devices = append(devices, *k.devices[v][id])
 			}
 		}
 		return nil
@@ -202,8 +202,9 @@ func (m *Manager) SetList(ctx context.Context, jid string, v Version, list []Dev
 		}
 		for id, d := range u.knows(jid).devices[v] {
 			if listed := slices.Contains(list, id); d.Active != listed {
-				d.Active = listed
-				u.note(d)
+				changed := *d
+				changed.Active = listed
+				u.note(changed)
 			}
 		}
 		for _, id := range list {
@@ -213,7 +214,7 @@ func (m *Manager) SetList(ctx context.Context, jid string, v Version, list []Dev
 				}
 				u.note(Device{Peer: Peer{v, Address{jid, id}}, Active: true, FirstSeen: u.now})
 			}
-			u.label(u.knows(jid).devices[v][id], labels)
+			u.label(*u.knows(jid).devices[v][id], labels)
 			u.invite(Address{jid, id})
 		}
 		c := u.knows(jid).contact

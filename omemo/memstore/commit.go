@@ -72,6 +72,9 @@ func checkNumbers(c *omemo.Changes) error {
 // checkCurrent refuses changes after which a peer would have two current
 // sessions.
 func (r *rows) checkCurrent(c *omemo.Changes) error {
+	if !slices.ContainsFunc(c.Sessions, r.moves) {
+		return nil
+	}
 	current := make(map[omemo.Peer]uint64, len(c.Sessions))
 	for i := range c.Sessions {
 		row := &c.Sessions[i]
@@ -230,19 +233,28 @@ func (r *rows) insert(c *omemo.Changes) {
 	}
 }
 
+// moves reports whether a row is new, or of another peer or place than before.
+func (r *rows) moves(row omemo.SessionRow) bool {
+	old := r.sessions[row.ID]
+	return old == nil || old.Peer != row.Peer || old.Archived != row.Archived
+}
+
 // putSession writes a session into the buffer it had before.
 func (r *rows) putSession(row *omemo.SessionRow) {
-	old, exists := r.sessions[row.ID]
-	if exists && old.Peer != row.Peer {
+	kept := r.sessions[row.ID]
+	switch {
+	case kept == nil:
+		kept = new(omemo.SessionRow)
+		r.sessions[row.ID] = kept
+		r.peers[row.Peer] = append(r.peers[row.Peer], row.ID)
+	case kept.Peer != row.Peer:
 		r.unlink(row.ID)
-	}
-	if !exists || old.Peer != row.Peer {
 		r.peers[row.Peer] = append(r.peers[row.Peer], row.ID)
 	}
-	clear(old.Record)
-	kept := *row
-	kept.Record = append(old.Record[:0], row.Record...)
-	r.sessions[row.ID] = kept
+	clear(kept.Record)
+	record := append(kept.Record[:0], row.Record...)
+	*kept = *row
+	kept.Record = record
 }
 
 // unlink takes a session off the list of its peer.

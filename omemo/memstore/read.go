@@ -54,7 +54,7 @@ func (s *Store) Sessions(ctx context.Context, peers []omemo.Peer) ([]omemo.Sessi
 	found := make([]omemo.SessionRow, 0, len(peers))
 	for _, peer := range distinct(peers) {
 		for _, id := range s.rows.peers[peer] {
-			row := s.rows.sessions[id]
+			row := *s.rows.sessions[id]
 			row.Record = bytes.Clone(row.Record)
 			found = append(found, row)
 		}

@@ -29,7 +29,7 @@ func New(account string) *Store {
 	r := &rows{
 		name:     account,
 		preKeys:  make(map[omemo.PreKeyID]omemo.PreKeyRow),
-		sessions: make(map[uint64]omemo.SessionRow),
+		sessions: make(map[uint64]*omemo.SessionRow),
 		peers:    make(map[omemo.Peer][]uint64),
 		skipped:  make(map[uint64]map[skippedID]skippedKey),
 		ended:    make(map[omemo.ChainID]omemo.EndedChain),
@@ -77,7 +77,7 @@ type rows struct {
 	inboxSeq      uint64
 	outboxSeq     uint64
 	preKeys       map[omemo.PreKeyID]omemo.PreKeyRow
-	sessions      map[uint64]omemo.SessionRow
+	sessions      map[uint64]*omemo.SessionRow
 	peers         map[omemo.Peer][]uint64 // the sessions of each peer
 	skipped       map[uint64]map[skippedID]skippedKey
 	skippedWrites uint64 // counts the skipped message keys ever written

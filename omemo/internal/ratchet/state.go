@@ -52,6 +52,9 @@ func Accept(_ Params, secret [32]byte, signedPreKey *curve.Private) State {
 // key makes a ratchet step, or is one whose key was skipped long ago.
 func (s *State) Knows(key curve.Montgomery) bool { return s.chain(key) != nil }
 
+// Begins reports whether the next message to send begins a sending chain, with a fresh ratchet key.
+func (s *State) Begins() bool { return !s.CanSend }
+
 // Seal returns the header and the message key of the next message to send. It calls draw for a fresh ratchet key if a
 // sending chain has to begin.
 func (s *State) Seal(p Params, draw func() *curve.Private) (next State, h Header, key [32]byte, err error) {

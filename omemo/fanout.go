@@ -1,0 +1,92 @@
+package omemo
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+)
+
+// parallelFrom is how many sessions are sealed in parallel at least: below that,
+// starting goroutines costs more than they save.
+const parallelFrom = 32
+
+// seal encrypts the body once per version and its key once per session.
+func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
+	byVersion := func(a, b *Session) int { return cmp.Compare(b.peer.Version, a.peer.Version) }
+	if !slices.IsSortedFunc(ready, byVersion) {
+		slices.SortStableFunc(ready, byVersion)
+	}
+	if len(ready) > len(u.sessions) {
+		sessions := make(map[Peer][]*Session, len(u.sessions)+len(ready))
+		maps.Copy(sessions, u.sessions)
+		u.sessions = sessions
+		u.changes.Sessions = slices.Grow(u.changes.Sessions, len(ready))
+	}
+	for len(ready) > 0 {
+		v := ready[0].peer.Version
+		n := slices.IndexFunc(ready, func(s *Session) bool { return s.peer.Version != v })
+		if n < 0 {
+			n = len(ready)
+		}
+		message, material := u.body(v, p.of(v))
+		next, err := u.sealKeys(message, material, ready[:n])
+		if err != nil {
+			return err
+		}
+		sealed.Messages = append(sealed.Messages, message)
+		for _, s := range next {
+			u.save(s)
+		}
+		ready = ready[n:]
+	}
+	return nil
+}
+
+// sealKeys encrypts key material once per session, many in parallel, and returns
+// their next states.
+func (u *unit) sealKeys(message *Message, material []byte, ready []*Session) ([]*Session, error) {
+	next := make([]*Session, len(ready))
+	message.Keys = make([]Key, len(ready))
+	// Randomness is drawn in the order of the sessions, whoever uses it.
+	seeds := make(map[int][32]byte)
+	for i, s := range ready {
+		if s.state.Begins() {
+			seeds[i] = u.draw()
+		}
+	}
+	defer clear(seeds)
+	own := u.own()
+	seal := func(from, to int) (err error) {
+		for i := from; i < to; i++ {
+			seed := func() [32]byte { return seeds[i] }
+			if next[i], message.Keys[i], err = ready[i].seal(own, material, seed); err != nil {
+				return fmt.Errorf("omemo: sealing for %v: %w", ready[i].peer, err)
+			}
+		}
+		return nil
+	}
+	return next, inParallel(len(ready), seal)
+}
+
+// inParallel has f do the work from 0 to n, in several parts if there is much.
+func inParallel(n int, f func(from, to int) error) error {
+	parts := min(runtime.GOMAXPROCS(0), n/parallelFrom)
+	if parts < 2 {
+		return f(0, n)
+	}
+	errs := make([]error, parts)
+	var group sync.WaitGroup
+	for part := range parts {
+		group.Go(func() { errs[part] = f(part*n/parts, (part+1)*n/parts) })
+	}
+	group.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
