@@ -84,6 +84,9 @@ func (l *link) examine(e *stanza.Element, bound string, live bool) (*arrival, er
 	case result != nil && sent == nil && received == nil:
 		a.live, a.asked = false, true
 		a.message, err = forwarded(result)
+		if err == nil && !onlyBeside(e, nsArchive) {
+			err = errOrigin
+		}
 		if err == nil && !l.archives.open(attribute(result, "queryid"), from, l) {
 			err = errOrigin
 		}
@@ -135,14 +138,15 @@ func (l *link) carbon(e, wrapper *stanza.Element, from string) (*stanza.Element,
 }
 
 // forwarded returns the message in a wrapper: exactly one, which carries no
-// other.
+// other, and beside it nothing but its delay: whatever else looked like a message
+// would not be verified.
 func forwarded(wrapper *stanza.Element) (*stanza.Element, error) {
 	f, ok := wrapper.Only(nsForward, "forwarded")
-	if !ok || f == nil {
+	if !ok || f == nil || !holdsOnly(wrapper, f, nil) {
 		return nil, errOrigin
 	}
 	message, ok := f.Only(stanza.NSClient, "message")
-	if !ok || message == nil {
+	if !ok || message == nil || !holdsOnly(f, message, f.Child(stanza.NSDelay, "delay")) {
 		return nil, errOrigin
 	}
 	for c := range message.Elements() {
@@ -151,6 +155,16 @@ func forwarded(wrapper *stanza.Element) (*stanza.Element, error) {
 		}
 	}
 	return message, nil
+}
+
+// holdsOnly reports whether an element has no other children than those.
+func holdsOnly(e, one, other *stanza.Element) bool {
+	for c := range e.Elements() {
+		if c != one && c != other {
+			return false
+		}
+	}
+	return !hasText(e)
 }
 
 func attribute(e *stanza.Element, name string) string {

@@ -37,7 +37,27 @@ const (
 	nsHeaders     = "http://jabber.org/protocol/shim"
 )
 
-var signallingSpaces = []string{nsReceipts, nsMarkers, nsChatStates}
+// elements are those that the namespaces have which decide about a class. What
+// else stands in them is content: encoding/xml finds a <body/> by its local name
+// in whatever namespace, if it is told none.
+var elements = map[string][]string{
+	nsPubsubEvent: {"event"},
+	nsAddress:     {"addresses"},
+	nsHeaders:     {"headers"},
+	nsRoomUser:    {"x"},
+	nsConference:  {"x"},
+	nsData:        {"x"},
+	nsCarbons:     {"sent", "received"},
+	nsArchive:     {"result"},
+	nsReceipts:    {"request", "received"},
+	nsMarkers:     {"markable", "received", "displayed", "acknowledged"},
+	nsChatStates:  {"active", "inactive", "composing", "paused", "gone"},
+}
+
+// isOf reports whether an element is one of those that some namespaces have.
+func isOf(e *stanza.Element, spaces ...string) bool {
+	return slices.Contains(spaces, e.Name.Space) && slices.Contains(elements[e.Name.Space], e.Name.Local)
+}
 
 // classify says what a stanza is. server is the domain of our own account: what
 // it says itself needs no encryption.
@@ -63,7 +83,7 @@ func classify(e *stanza.Element, fromServer bool) class {
 		switch {
 		case outside(c), isPrivateMark(c):
 		case c == thread: // clients name the thread of a chat state, too
-		case !body && slices.Contains(signallingSpaces, c.Name.Space):
+		case !body && isOf(c, nsReceipts, nsMarkers, nsChatStates):
 			signal = true
 		default:
 			more = true
@@ -108,12 +128,12 @@ func child(e *stanza.Element, local string) *stanza.Element {
 	return nil
 }
 
-// onlyBeside reports whether a message holds nothing but elements of one
-// namespace and what may stand outside an encrypted message: so nobody smuggles
+// onlyBeside reports whether a message holds nothing but the elements of some
+// namespaces and what may stand outside an encrypted message: so nobody smuggles
 // content in beside a notification.
 func onlyBeside(e *stanza.Element, spaces ...string) bool {
 	for c := range e.Elements() {
-		if !slices.Contains(spaces, c.Name.Space) && !outside(c) {
+		if !isOf(c, spaces...) && !outside(c) {
 			return false
 		}
 	}
@@ -151,7 +171,7 @@ func isTransient(e *stanza.Element) bool {
 	found := false
 	for c := range e.Elements() {
 		switch {
-		case c.Name.Space == nsChatStates:
+		case isOf(c, nsChatStates):
 			found = true
 		case !outside(c) && c.Name.Local != "thread":
 			return false

@@ -295,6 +295,7 @@ func TestInboxIsKept(t *testing.T) {
 		want = append(want, fmt.Sprintf("canary %d", i))
 		b.say(romeo, want[i])
 	}
+	until(t, "the first is being read", held.Load)
 	until(t, "all are in the inbox", func() bool { return len(stateOf(t, a.store).Inbox) == 5 })
 	ok(t, srv.Disconnect(romeo))
 	until(t, "the connection is lost", func() bool { return strings.Contains(logged.String(), "stream ended") })

@@ -131,7 +131,7 @@ func plain(e *stanza.Element, content []*stanza.Element, info Info) *stanza.Elem
 	out := &stanza.Element{Name: e.Name, Attr: attributes(e)}
 	for c := range e.Elements() {
 		if outside(c) && c.Name.Space != stanza.NSEME {
-			out.Append(c)
+			out.Append(leaf(c))
 		}
 	}
 	for _, c := range content {
@@ -142,6 +142,16 @@ func plain(e *stanza.Element, content []*stanza.Element, info Info) *stanza.Elem
 	}
 	stripInfo(out)
 	out.Append(info.element())
+	return out
+}
+
+// leaf returns an element without those in it: none that may stand outside has
+// any.
+func leaf(e *stanza.Element) *stanza.Element {
+	out := &stanza.Element{Name: e.Name, Attr: e.Attr}
+	if text := e.Text(); text != "" {
+		out.Children = []stanza.Node{{Text: text}}
+	}
 	return out
 }
 

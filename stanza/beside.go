@@ -29,18 +29,22 @@ const (
 // else is found there in a received message is not part of it: anybody on the
 // way could have added it. What may:
 //
-//	{urn:xmpp:hints}*                 for servers, XEP-0334
+//	{urn:xmpp:hints}store, no-store, no-copy, no-permanent-store
+//	                                  for servers, XEP-0334
 //	{urn:xmpp:sid:0}origin-id         identity of the stanza, XEP-0359
 //	{urn:xmpp:sid:0}stanza-id         set by servers, XEP-0359
 //	{urn:xmpp:delay}delay             set by servers, XEP-0203
 //	{urn:xmpp:eme:0}encryption        XEP-0380
 //	{urn:xmpp:carbons:2}private       for servers, XEP-0280
 //	<encrypted/> of either version    XEP-0384
+//
+// No other element of these namespaces may: a program that looks for a <body/> by
+// its local name would take one of theirs for content.
 func Outside(e *Element) bool {
 	local := e.Name.Local
 	switch e.Name.Space {
 	case NSHints:
-		return true
+		return local == "store" || local == "no-store" || local == "no-copy" || local == "no-permanent-store"
 	case NSSID:
 		return local == "origin-id" || local == "stanza-id"
 	case NSDelay:

@@ -66,6 +66,24 @@ func a2(t *testing.T, v omemo.Version) {
 	for _, query := range []string{"", "unknown", s.query + " ", strings.ToUpper(s.query)} {
 		s.in(t, "query "+query, func() { s.repels(archived(juliet, query, raw()), middleware.Refused) })
 	}
+	for way := range slices.Values([]string{"archive", "carbon"}) {
+		for place, before := range map[string]string{
+			"beside the wrapper": "</message>", "beside what is forwarded": "</forwarded>", "in what is forwarded": "</forwarded>", "in the wrapper": "</forwarded>",
+		} {
+			s.in(t, way+", "+place, func() {
+				raw := s.by(way, s.romeo.text(s, v, canary))
+				at := strings.LastIndex(raw, before)
+				more := "<body>" + canary + "</body>"
+				switch place {
+				case "in what is forwarded":
+					more = "<message xmlns='urn:example'>" + more + "</message>"
+				case "in the wrapper":
+					at += len(before)
+				}
+				s.repels(raw[:at]+more+raw[at:], middleware.Refused)
+			})
+		}
+	}
 	s.in(t, "the honest archive", func() { s.arrives(s.romeo, "archive") })
 	s.in(t, "a spoofed end closes nothing", func() {
 		s.openQuery()

@@ -155,6 +155,19 @@ func d17(t *testing.T, v omemo.Version) {
 func d18(t *testing.T, v omemo.Version) {
 	s := newStage(t, v)
 	for _, way := range ways {
+		for space, beside := range bodies {
+			s.in(t, "<body/> of "+space+", "+way, func() {
+				children := []*stanza.Element{stanza.NewText(space, "body", canary)}
+				if beside != nil {
+					children = append(children, beside.Clone())
+				}
+				for _, typ := range []string{"chat", "headline", "groupchat"} {
+					s.repels(s.by(way, s.romeo.stanza(s, juliet, children...).SetAttribute("type", typ)))
+				}
+			})
+		}
+	}
+	for _, way := range ways {
 		for _, from := range []string{mallory + "/x", romeo + "/phone", romeo} {
 			for _, typ := range []string{"chat", "normal", "headline", "", "error", "strange"} {
 				s.in(t, fmt.Sprintf("%s from %s, %s", typ, from, way), func() {
@@ -169,6 +182,29 @@ func d18(t *testing.T, v omemo.Version) {
 		}
 	}
 	s.honest(s.romeo)
+}
+
+// bodies are namespaces of elements that may come in clear, with an element that
+// such a <body/> stands beside. A handler that looks for a body by its local name
+// finds it in any of them.
+var bodies = map[string]*stanza.Element{
+	stanza.NSHints:                            nil,
+	stanza.NSSID:                              nil,
+	stanza.NSDelay:                            nil,
+	stanza.NSEME:                              nil,
+	"urn:xmpp:carbons:2":                      nil,
+	"urn:xmpp:mam:2":                          nil,
+	"urn:xmpp:receipts":                       nil,
+	"urn:xmpp:chat-markers:0":                 nil,
+	"http://jabber.org/protocol/chatstates":   stanza.NewElement("http://jabber.org/protocol/chatstates", "active"),
+	"http://jabber.org/protocol/pubsub#event": stanza.NewElement("http://jabber.org/protocol/pubsub#event", "event"),
+	"http://jabber.org/protocol/address":      stanza.NewElement("http://jabber.org/protocol/pubsub#event", "event"),
+	"http://jabber.org/protocol/shim":         stanza.NewElement("http://jabber.org/protocol/pubsub#event", "event"),
+	"http://jabber.org/protocol/muc#user":     stanza.NewElement("http://jabber.org/protocol/muc#user", "x"),
+	"jabber:x:conference":                     stanza.NewElement("jabber:x:conference", "x"),
+	"http://jabber.org/protocol/muc#request":  stanza.NewElement("jabber:x:conference", "x"),
+	"jabber:x:data":                           stanza.NewElement("jabber:x:data", "x"),
+	middleware.NSInfo:                         nil,
 }
 
 func d19(t *testing.T, v omemo.Version) {

@@ -51,10 +51,15 @@ func (s *tap) Commit(ctx context.Context, c *omemo.Changes) error {
 	return nil
 }
 
-// idle reports whether no work is owed.
+// idle reports whether no work is owed, and nothing waits for a sign that the
+// server has it.
 func (s *tap) idle() bool {
 	owed, err := s.Store.Owed(context.Background())
-	return err != nil || len(owed) == 0
+	if err != nil || len(owed) > 0 {
+		return err != nil
+	}
+	outbox, err := s.Store.Outbox(context.Background(), 0, 1)
+	return err != nil || len(outbox) == 0
 }
 
 // dump returns every row of the store, one a line, but for those on their way in
