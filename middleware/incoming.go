@@ -361,6 +361,7 @@ func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message
 		Kind: Undecryptable, Account: msg.Sender.JID, Device: msg.Sender.Device, Version: msg.Version,
 		ID: attribute(a.message, "id"), Err: err,
 	}
+	a.lost = !omemo.IsVerdict(err)
 	switch {
 	case errors.Is(err, omemo.ErrOwnMessage):
 		return
@@ -368,7 +369,7 @@ func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message
 		e.Kind = Duplicate
 	case errors.Is(err, omemo.ErrIdentityChanged):
 		e.Kind = IdentityChanged
-	case errors.Is(err, omemo.ErrFenced), errors.Is(err, omemo.ErrClosed):
+	case errors.Is(err, omemo.ErrFenced), errors.Is(err, omemo.ErrClosed), errors.Is(err, context.Canceled):
 		l.trouble(err) // it says nothing about the message: whoever owns the store now will get it
 		return
 	}
@@ -376,7 +377,6 @@ func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message
 		return // it was reported when it came
 	}
 	l.m.emit(e)
-	a.lost = !omemo.IsVerdict(err)
 	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !errors.Is(err, omemo.ErrCommit) {
 		return // an archive has it still
 	}

@@ -115,7 +115,7 @@ func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, fo
 		in.mu.Unlock()
 		for _, a := range held {
 			id := in.position(a)
-			if id != "" && skip[id] {
+			if id != "" && skip[id] || ctx.Err() != nil {
 				continue
 			}
 			l.take(ctx, a)

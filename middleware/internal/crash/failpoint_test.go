@@ -82,6 +82,22 @@ var scenarios = []*scenario{
 		},
 		romeo: texts("romeo", 1, 20),
 	},
+	{
+		name: "catching up with an archive", devices: 1, catches: true,
+		before: missing(60),
+		juliet: texts("juliet", 1, 62),
+	},
+}
+
+// missing has the subject miss n messages of juliet's, of which some more are to
+// come when it is back.
+func missing(n int) func(*world) {
+	return func(w *world) {
+		w.talk(texts("romeo", 0, 1), texts("juliet", 0, 1))
+		w.stop()
+		ok(w.t, w.peers[0].say(w.ctx, romeo, texts("juliet", 1, n)...))
+		w.settle()
+	}
 }
 
 // tally sums outcomes up.

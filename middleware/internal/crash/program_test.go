@@ -51,6 +51,7 @@ type program struct {
 	receive func(p *program, c *middleware.Config) // nil: handlers
 	tell    func(text string)                      // told of what a handler reads; may be nil
 	catchUp bool                                   // asks the archive after each login
+	catches bool                                   // the middleware does
 	answers bool                                   // its handler answers, and waits for that
 
 	m       *machine
@@ -85,6 +86,7 @@ func (p *program) live(ctx context.Context) error {
 		Store:           &disk{p.store, p.m},
 		Prefer:          func(jid.JID) omemo.Version { return p.version },
 		AnswerStrangers: true,
+		CatchUp:         p.catches,
 		OnEvent:         p.onEvent,
 	}
 	if p.receive != nil {
@@ -293,6 +295,19 @@ func (p *program) heard(text string) (times, events int) {
 		}
 	}
 	return times, len(ids)
+}
+
+// order returns the texts that were delivered, each where it was delivered first.
+func (p *program) order() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var order []string
+	for _, m := range p.received {
+		if !slices.Contains(order, m.Body) {
+			order = append(order, m.Body)
+		}
+	}
+	return order
 }
 
 // complaints returns the events that must not come up whatever happens to the

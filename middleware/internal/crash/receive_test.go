@@ -60,6 +60,12 @@ func TestReceiveExactlyOnce(t *testing.T) {
 				juliet: texts("juliet", 0, 3),
 			}
 			s.sweep(t, v, onSQLite, stride, 0)
+			s = &scenario{
+				name: "receive from an archive", devices: 1, receive: true, catches: true,
+				before: missing(5),
+				juliet: texts("juliet", 1, 7),
+			}
+			s.sweep(t, v, onSQLite, stride, 0)
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,7 @@ type scenario struct {
 	receive bool // romeo has no handler but Config.Receive, which answers
 	short   bool // short enough for pairs of crashes
 	written bool // romeo writes to the session, and hears of it by events
+	catches bool // the middleware catches up with the archive, not romeo's program; all is delivered in order
 	// before brings the world to where the scenario begins. Nothing dies in it.
 	// It may leave romeo's program ended.
 	before func(w *world)
@@ -71,9 +73,13 @@ func inMemory(account string) func(context.Context) (omemo.Store, error) {
 
 func newWorld(t *testing.T, s *scenario, v omemo.Version, open opener) *world {
 	t.Helper()
-	srv, err := xmpptest.NewServer()
+	archived, options := romeo, []xmpptest.Option(nil)
+	if s.catches {
+		archived, options = "", []xmpptest.Option{xmpptest.Archives()}
+	}
+	srv, err := xmpptest.NewServer(options...)
 	ok(t, err)
-	w := &world{t: t, ctx: t.Context(), srv: srv, tap: newWiretap(romeo), down: true}
+	w := &world{t: t, ctx: t.Context(), srv: srv, tap: newWiretap(archived), down: true}
 	srv.SetFilter(w.tap.filter(srv))
 	for _, account := range []string{romeo, juliet} {
 		ok(t, srv.AddAccount(account, password))
@@ -81,7 +87,7 @@ func newWorld(t *testing.T, s *scenario, v omemo.Version, open opener) *world {
 	ok(t, srv.Befriend(romeo, juliet))
 	w.subject = newProgram(romeo, v, srv.Dial)
 	open(t, w.subject)
-	w.subject.catchUp = true
+	w.subject.catchUp, w.subject.catches = !s.catches, s.catches
 	w.subject.answers = s.answers
 	if s.receive {
 		w.subject.receive = receive
@@ -242,6 +248,9 @@ func (w *world) check(s *scenario, description string, out *outcome) {
 			t.Errorf("%s: %q was delivered %d times, as %d messages", description, text, times, events)
 		}
 		out.again += times - 1
+	}
+	if order := w.subject.order(); s.catches && !s.receive && !slices.Equal(order[len(order)-len(s.juliet):], s.juliet) {
+		t.Errorf("%s: delivered in the order %q", description, order)
 	}
 	for _, p := range append(w.peers, w.subject) {
 		for _, c := range p.complaints() {

@@ -38,7 +38,7 @@ type wiretap struct {
 	resent    int                 // messages that were seen again
 	faults    []string
 	archived  []archived // messages for the account that has an archive
-	archive   string     // that account
+	archive   string     // that account, or nothing
 	archiveID int
 	swallow   bool // nothing reaches the server
 }
@@ -74,7 +74,7 @@ func (w *wiretap) filter(srv *xmpptest.Server) xmpptest.Filter {
 		if w.swallows() {
 			return nil
 		}
-		if bytes.Contains(st.XML, []byte(nsArchive)) && bytes.HasPrefix(st.XML, []byte("<iq")) {
+		if w.archive != "" && bytes.Contains(st.XML, []byte(nsArchive)) && bytes.HasPrefix(st.XML, []byte("<iq")) {
 			if err := w.answer(srv, st); err != nil {
 				w.fault("archive: %v", err)
 			}
