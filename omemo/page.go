@@ -43,14 +43,14 @@ func (m *Manager) DecryptPage(ctx context.Context, items []PageItem) ([]PageResu
 	var results []PageResult
 	most := len(items)
 	for len(items) > 0 {
-		piece, err := m.decryptPiece(ctx, items[:min(most, len(items))])
+		piece, tried, err := m.decryptPiece(ctx, items[:min(most, len(items))])
 		switch {
 		case err == nil:
 			results = append(results, piece...)
 			items = items[len(piece):]
 		case !errors.Is(err, ErrCommit) || errors.Is(err, ErrFenced) || errors.Is(err, ErrClosed) || ctx.Err() != nil:
 			return results, err
-		case most > 1:
+		case tried > 1:
 			most = 1 // one of them cannot be committed: the others can
 		default:
 			r := PageResult{Err: err}
@@ -80,9 +80,9 @@ func (m *Manager) passOver(ctx context.Context, item PageItem, reason error) (ke
 
 // decryptPiece opens and commits messages, at least one, up to one that has to be
 // committed before the next is opened.
-func (m *Manager) decryptPiece(ctx context.Context, items []PageItem) ([]PageResult, error) {
-	var results []PageResult
-	err := m.work(ctx, func(u *unit) error {
+// tried is how many, if the commit failed.
+func (m *Manager) decryptPiece(ctx context.Context, items []PageItem) (results []PageResult, tried int, err error) {
+	err = m.work(ctx, func(u *unit) error {
 		for i := range items {
 			back := u.savepoint()
 			r, err := u.openItem(ctx, &items[i])
@@ -108,9 +108,9 @@ func (m *Manager) decryptPiece(ctx context.Context, items []PageItem) ([]PageRes
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, len(results), err
 	}
-	return results, nil
+	return results, 0, nil
 }
 
 // openItem opens a message of a page. Its error is one of the store: it says
