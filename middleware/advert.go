@@ -106,7 +106,7 @@ func (l *link) publishList(ctx context.Context, list ownList) error {
 	if err := l.mend(ctx, devicelist.Node(list.Version), 1); err != nil {
 		return err
 	}
-	if !hasEntry(list.List, own) {
+	if !hasEntry(list.List, own) || len(l.overlap.lost(list)) > 0 {
 		// What was read before may be old by now.
 		if list, err = l.ownList(ctx, list.Version); err != nil {
 			return err
@@ -117,7 +117,8 @@ func (l *link) publishList(ctx context.Context, list ownList) error {
 		} else {
 			list.Devices[i] = own
 		}
-		if err := devicelist.Publish(ctx, l, list.List); err != nil {
+		list.Devices = append(list.Devices, l.overlap.lost(list)...)
+		if err := l.publishOwn(ctx, list); err != nil {
 			return err
 		}
 		l.unheard.published(list.Version)

@@ -32,9 +32,9 @@
 // decides what a stanza is; outgoing.go, incoming.go and arrival.go are the two
 // ways, rewrite.go the forms a message has on them; ask.go asks about undecided
 // devices; directory.go keeps device lists; setup.go, advert.go, ownlist.go,
-// withdraw.go, reannounce.go and unheard.go bring our own device in order and keep
-// it so, life.go, prune.go, optout.go and catchup.go are what an application may
-// do with it and others; worker.go does what is owed; inbox.go and outbox.go are
-// what survives a crash; announce.go and request.go speak with the server;
-// event.go, observe.go and trace.go tell what happens.
+// withdraw.go, reannounce.go, overlap.go and unheard.go bring our own device in
+// order and keep it so, life.go, prune.go, optout.go and catchup.go are what an
+// application may do with it and others; worker.go does what is owed; inbox.go and
+// outbox.go are what survives a crash; announce.go and request.go speak with the
+// server; event.go, observe.go and trace.go tell what happens.
 package middleware

@@ -172,11 +172,13 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 		l.trouble(err)
 		return
 	}
-	signal(l.wake) // a device that lists both versions now may be owed an invitation
-	if k.account == l.m.own.JID && !change.List.Contains(l.m.own.Device) {
-		l.directory.doubt(k)
-		signal(l.wake)
+	if k.account == l.m.own.JID {
+		l.overlap.event(l.directory.heard(k), change.List)
+		if !change.List.Contains(l.m.own.Device) {
+			l.directory.doubt(k)
+		}
 	}
+	signal(l.wake) // a device that lists both versions now may be owed an invitation
 }
 
 // openOne decrypts a message. Of two elements, one for each version, the one that

@@ -54,6 +54,7 @@ type link struct {
 
 	confirmed broadcast // a session was confirmed
 	unheard   unheard
+	overlap   overlap
 
 	wake    chan struct{} // for the worker: something is owed
 	marked  chan struct{} // for the flusher: something was marked

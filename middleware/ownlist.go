@@ -19,7 +19,7 @@ func (l *link) unlist(ctx context.Context, v omemo.Version, ids ...omemo.DeviceI
 	kept := slices.DeleteFunc(slices.Clone(list.Devices), func(d devicelist.Device) bool { return slices.Contains(ids, d.ID) })
 	if len(kept) < len(list.Devices) {
 		list.Devices = kept
-		if err := devicelist.Publish(ctx, l, list.List); err != nil {
+		if err := l.publishOwn(ctx, list, ids...); err != nil {
 			return err
 		}
 	}
@@ -42,6 +42,16 @@ func (l *link) ownList(ctx context.Context, v omemo.Version) (ownList, error) {
 	}
 	own.Version = v
 	return own, nil
+}
+
+// ids returns the devices of a list in the order of their ids.
+func (l ownList) ids() []omemo.DeviceID {
+	var ids []omemo.DeviceID
+	for _, d := range l.Devices {
+		ids = append(ids, d.ID)
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // keepList takes over a list of our own that was fetched.

@@ -36,7 +36,7 @@ func (l *link) doubtOwnLists() {
 func (l *link) reannounce(ctx context.Context) error {
 	for _, v := range omemo.Versions() {
 		k := listKey{l.m.own.JID, v}
-		if !l.directory.stale(k) {
+		if !l.directory.stale(k) && len(l.overlap.suspected(v)) == 0 {
 			continue
 		}
 		list, err := l.ownList(ctx, v)
@@ -47,6 +47,7 @@ func (l *link) reannounce(ctx context.Context) error {
 			if err := l.keepList(ctx, list); err != nil {
 				return err
 			}
+			l.overlap.settled(list)
 			continue
 		}
 		missing := !list.Contains(l.m.own.Device)
@@ -67,6 +68,7 @@ func (l *link) reannounce(ctx context.Context) error {
 		if err := l.publishList(ctx, list); err != nil {
 			return err
 		}
+		l.overlap.settled(list)
 		if missing {
 			l.m.emit(Event{Kind: OwnDeviceRemoved, Version: v})
 		}

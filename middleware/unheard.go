@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync"
 
-	"example.org/omellium/devicelist"
 	"example.org/omellium/omemo"
 )
 
@@ -55,7 +54,7 @@ func (l *link) tell(ctx context.Context) error {
 			return err
 		}
 		if list.Contains(l.m.own.Device) {
-			if err := devicelist.Publish(ctx, l, list.List); err != nil {
+			if err := l.publishOwn(ctx, list); err != nil {
 				return err
 			}
 			l.m.emit(Event{Kind: ListPublished, Version: v})
