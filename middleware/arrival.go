@@ -29,7 +29,6 @@ type arrival struct {
 	recipient string          // bare JID; of a message to a room, the room
 	room      string          // bare JID of the room that it was sent to, or empty
 	private   bool            // sent to one occupant of a room
-	reflected bool            // by our own nick
 	past      bool            // of a time when others may have had the nicks
 	sent      time.Time       // as far as the server tells
 	optOut    bool            // a trusted device's wish to go on in plain text

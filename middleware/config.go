@@ -80,11 +80,6 @@ type Config struct {
 	// (slixmpp-omemo does).
 	SplitStanzas func(bare jid.JID) bool
 
-	// ExperimentalRooms encrypts messages of rooms. It is not finished: nothing of
-	// it has been tested with a room. Without it, messages with content to and
-	// from rooms, and private messages through them, are refused
-	// (ErrRoomUnsupported).
-	ExperimentalRooms bool
 	// StrictRooms keeps a message to a room from being sent if a member of it
 	// cannot be served. By default the others get it, and Result says who does
 	// not.

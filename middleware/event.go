@@ -115,20 +115,24 @@ var (
 	ErrClosed = errors.New("middleware: closed")
 	// ErrOffline: there is no session to send on.
 	ErrOffline = errors.New("middleware: no session")
-	// ErrRoomUnsupported: a message with content to or from a room, without
-	// Config.ExperimentalRooms.
-	ErrRoomUnsupported = errors.New("middleware: rooms are not supported yet")
+	// ErrRoomUnsupported is what ErrRoomAnonymous, ErrRoomOpen and ErrRoomTooLarge
+	// unwrap to: a room that cannot be written to encrypted.
+	ErrRoomUnsupported = errors.New("middleware: room cannot be encrypted")
 	// ErrNotJoined: a message to a room that the program has not joined through
 	// the session.
 	ErrNotJoined = errors.New("middleware: room was not joined")
+	// ErrRoomChanged: who is a member of a room has changed, and is not known yet
+	// where it cannot be waited for: the answer of Delivery.Send, in the first
+	// moments.
+	ErrRoomChanged = errors.New("middleware: members of the room have changed")
 	// ErrRoomAnonymous: a room that does not show its occupants' addresses, so
 	// that nobody knows whom to encrypt for.
-	ErrRoomAnonymous = errors.New("middleware: room is anonymous")
+	ErrRoomAnonymous = fmt.Errorf("%w: it is anonymous", ErrRoomUnsupported)
 	// ErrRoomOpen: a room that everybody can join, so that nobody knows whom to
 	// encrypt for.
-	ErrRoomOpen = errors.New("middleware: room is open to everybody")
+	ErrRoomOpen = fmt.Errorf("%w: it is open to everybody", ErrRoomUnsupported)
 	// ErrRoomTooLarge: a room of more than 1000 members.
-	ErrRoomTooLarge = errors.New("middleware: room has too many members")
+	ErrRoomTooLarge = fmt.Errorf("%w: it has too many members", ErrRoomUnsupported)
 	// ErrRoomMember: a member of a room cannot be served, and Config.StrictRooms
 	// is set.
 	ErrRoomMember = errors.New("middleware: member of the room cannot be served")

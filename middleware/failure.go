@@ -16,8 +16,7 @@ func condition(err error) (condition, typ string) {
 		return "policy-violation", "modify"
 	case errors.Is(err, ErrMessage):
 		return "bad-request", "modify"
-	case errors.Is(err, ErrRoomAnonymous), errors.Is(err, ErrRoomOpen), errors.Is(err, ErrRoomTooLarge),
-		errors.Is(err, ErrNotJoined), errors.Is(err, ErrRoomUnsupported), errors.Is(err, ErrRoomMember):
+	case errors.Is(err, ErrNotJoined), errors.Is(err, ErrRoomUnsupported), errors.Is(err, ErrRoomMember), errors.Is(err, ErrRoomChanged):
 		return "not-acceptable", "cancel"
 	case errors.Is(err, ErrOccupant):
 		return "item-not-found", "cancel"

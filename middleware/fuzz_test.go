@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/memstore"
 	"example.org/omellium/stanza"
 	"mellium.im/xmpp/jid"
 )
@@ -57,12 +58,17 @@ func FuzzArchive(f *testing.F) {
 	}
 	f.Add(inner)
 	own := jid.MustParse("juliet@example.net")
+	manager, err := omemo.NewManager(f.Context(), memstore.New(own.String()), omemo.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		e, err := stanza.ParseElement([]byte(s), stanza.DefaultLimits)
 		if err != nil {
 			return
 		}
-		l := &link{m: &Middleware{own: omemo.Address{JID: own.String(), Device: 1}, account: own}, full: own}
+		m := &Middleware{own: omemo.Address{JID: own.String(), Device: 1}, account: own, manager: manager}
+		l := &link{m: m, full: own, ctx: t.Context()}
 		l.rooms.init(l)
 		query := stanza.NewElement(stanza.NSClient, "iq", stanza.NewElement(nsArchive, "query").SetAttribute("queryid", "q")).
 			SetAttribute("type", "set").SetAttribute("id", "1")

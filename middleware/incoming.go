@@ -70,10 +70,6 @@ func (l *link) take(ctx context.Context, a *arrival) {
 		l.inClear(ctx, a)
 		return
 	}
-	if (a.room != "" || a.private) && !l.m.config.ExperimentalRooms {
-		l.refused(a.message, ErrRoomUnsupported)
-		return
-	}
 	l.openOne(ctx, a, found, l.decrypt)
 }
 
@@ -197,7 +193,7 @@ func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element,
 			l.m.emit(Event{Kind: UnknownOccupant, Account: account, Device: omemo.DeviceID(e.Sender), ID: id, Err: ErrOccupant})
 			return
 		}
-		if l.reflected(a, e) {
+		if l.reflected(a, e, element) {
 			return
 		}
 		if len(e.Keys) == 0 {
@@ -261,11 +257,16 @@ func (l *link) opened(ctx context.Context, a *arrival, msg *omemo.Message, opene
 	if opened.Delivery.Seq != 0 {
 		l.deliver(opened.Delivery.Seq, false)
 	}
-	for _, row := range answers {
-		l.queue.push(row.Chat, &job{row: &row})
-	}
+	l.push(answers)
 	if opened.Built {
 		l.reopen(ctx, msg.Sender)
+	}
+}
+
+// push queues what is sealed and committed already.
+func (l *link) push(rows []omemo.OutboxRow) {
+	for _, row := range rows {
+		l.queue.push(row.Chat, &job{row: &row})
 	}
 }
 
@@ -379,6 +380,10 @@ func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message
 		return // it was reported when it came
 	}
 	l.m.emit(e)
+	if a.past && errors.Is(err, ErrOccupant) {
+		l.inquire(ctx, a, msg)
+		return
+	}
 	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !errors.Is(err, omemo.ErrCommit) {
 		return // an archive has it still
 	}

@@ -31,8 +31,6 @@ type Middleware struct {
 	catchUp   catchUp
 	withdrawn map[omemo.Version]error // versions that cannot be served, and why
 
-	reflections reflections // outlives a session: rooms tell their history
-
 	wrapping sync.Mutex // one Wrap at a time
 	answers  limiter    // re-announcements of our own device
 	doubts   limiter    // of our own device lists

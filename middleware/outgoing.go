@@ -91,18 +91,11 @@ func (l *link) send(ctx context.Context, e *stanza.Element) (result *Result, row
 		return result, nil, l.front.SendElement(ctx, e)
 	}
 	switch typ, _ := e.Attribute("type"); {
-	case !l.m.config.ExperimentalRooms && (typ == "groupchat" && l.m.config.policy(bare) != Off || l.rooms.private(to)):
-		if kind == signalling {
-			l.m.emit(Event{Kind: NotSent, Account: bare.String(), ID: id})
-			return result, nil, nil
-		}
-		return result, nil, ErrRoomUnsupported
 	case typ == "groupchat" && l.m.config.policy(bare) != Off:
 		rows, err = l.sealRoom(ctx, e, bare, kind, result)
 		return result, rows, err
-	case typ != "groupchat" && l.rooms.private(to):
-		account, _ := l.rooms.occupant(bare.String(), to.Resourcepart())
-		if bare, err = parseBare(account); err != nil {
+	case typ != "groupchat" && l.rooms.private(to) && l.m.config.policy(bare) != Off:
+		if bare, err = parseBare(l.rooms.occupant(bare.String(), to.Resourcepart())); err != nil {
 			return result, nil, ErrOccupant
 		}
 	}

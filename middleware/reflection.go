@@ -3,34 +3,11 @@ package middleware
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"slices"
-	"sync"
+	"fmt"
 
 	"example.org/omellium/omemo"
 	"example.org/omellium/stanza"
 )
-
-// Limits of the messages to rooms that are kept until they come back. The oldest
-// make room.
-const (
-	maxReflections     = 256
-	maxReflectionBytes = 4 << 20
-)
-
-// reflections are our own messages to rooms, which rooms send back to everybody.
-// There is no key in them for ourselves: the text is kept until then. It is kept
-// in memory only, so that what comes back after a restart stays unread.
-type reflections struct {
-	mu    sync.Mutex
-	kept  []*reflection // oldest first
-	bytes int
-}
-
-type reflection struct {
-	hashes  [][32]byte // of the ciphertexts: one of each version
-	content []*stanza.Element
-	size    int
-}
 
 // ciphertextHash names a ciphertext in a room. Its key is random: no other
 // message has the same.
@@ -43,68 +20,61 @@ func ciphertextHash(room, namespace string, iv, payload []byte) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// keep remembers what a message of ours says.
-func (r *reflections) keep(room string, e *stanza.Element, sealed *omemo.Sealed) {
-	kept := &reflection{}
-	for _, m := range sealed.Messages {
-		kept.hashes = append(kept.hashes, ciphertextHash(room, m.Version.Namespace(), m.IV, m.Payload))
+// echo returns what is kept of a message to a room until the room sends it back:
+// there is no key in it for ourselves. Of two elements the first is looked for.
+func echo(d *draft, first *omemo.Message) *omemo.Echo {
+	return &omemo.Echo{
+		Hash:    ciphertextHash(d.to, first.Version.Namespace(), first.IV, first.Payload),
+		Content: d.plaintext.V2,
 	}
-	for c := range e.Elements() {
-		if stanza.Outside(c) && c.Name.Local != "encrypted" {
-			continue
-		}
-		kept.content = append(kept.content, c.Clone())
-		kept.size += len(c.AppendXML(nil))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.kept = append(r.kept, kept)
-	r.bytes += kept.size
-	for len(r.kept) > maxReflections || r.bytes > maxReflectionBytes && len(r.kept) > 1 {
-		r.bytes -= r.kept[0].size
-		r.kept = r.kept[1:]
-	}
-}
-
-// take returns what a message of ours says that has come back, once.
-func (r *reflections) take(hash [32]byte) []*stanza.Element {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, kept := range r.kept {
-		if slices.Contains(kept.hashes, hash) {
-			r.kept = slices.Delete(r.kept, i, i+1)
-			r.bytes -= kept.size
-			return kept.content
-		}
-	}
-	return nil
 }
 
 // reflected deals with a message that a room shows as ours. If this very device
-// has sent it, it is delivered with the text that was sent; that is so only if
-// the room, our nick, our device id and the ciphertext are right. It reports
-// whether it was ours.
-func (l *link) reflected(a *arrival, e *stanza.Encrypted) bool {
-	if !a.reflected || omemo.DeviceID(e.Sender) != l.m.own.Device {
+// has sent it, it is delivered with the text that was sent, once: that is so only
+// if the room, the account behind the nick, our device id and the ciphertext are
+// right. It reports whether it claims to be ours.
+func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Element) bool {
+	if a.room == "" || a.sender != l.m.own.JID || omemo.DeviceID(e.Sender) != l.m.own.Device {
 		return false
 	}
-	hash := ciphertextHash(a.room, e.Namespace, e.IV, e.Payload)
-	content := l.m.reflections.take(hash)
-	if content == nil || l.m.config.Receive != nil {
-		return true
-	}
-	fingerprint, err := l.m.manager.Fingerprint(l.ctx)
+	iv, payload, err := stanza.Ciphertext(element)
 	if err != nil {
-		l.trouble(err)
+		l.refused(a.message, err)
 		return true
 	}
+	hash := ciphertextHash(a.room, e.Namespace, iv, payload)
 	info := Info{
-		Account: l.m.own.JID, Device: l.m.own.Device, Version: omemo.Legacy, Fingerprint: fingerprint, Trust: omemo.Verified,
+		Account: l.m.own.JID, Device: l.m.own.Device, Version: omemo.Legacy, Trust: omemo.Verified,
 		Event: base64.RawURLEncoding.EncodeToString(hash[:16]), Authenticated: true, Own: true,
 	}
 	if e.Namespace == stanza.NSV2 {
 		info.Version, info.Bound, info.Padded = omemo.V2, true, true
 	}
-	l.front.Deliver(a.with(plain(a.message, content, info)), nil)
+	if info.Fingerprint, err = l.m.manager.Fingerprint(l.ctx); err != nil {
+		l.trouble(err)
+		return true
+	}
+	var answers []omemo.OutboxRow
+	d, found, err := l.m.manager.Echo(l.ctx, hash, func(content []byte) (omemo.Delivery, error) {
+		envelope, err := stanza.ParseEnvelope(content)
+		if err != nil {
+			return omemo.Delivery{}, fmt.Errorf("middleware: text of an own message: %w", err)
+		}
+		d := omemo.Delivery{Stanza: a.with(plain(a.message, envelope.Content, info))}
+		if l.m.config.Receive != nil {
+			d.Within = l.receive(info, d.Stanza, &answers)
+		}
+		return d, nil
+	})
+	switch {
+	case err != nil:
+		l.trouble(err)
+	case found:
+		l.m.traces.note(attribute(a.message, "id"), "came back")
+		if d.Seq != 0 {
+			l.deliver(d.Seq, false)
+		}
+		l.push(answers)
+	}
 	return true
 }

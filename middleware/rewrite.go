@@ -17,6 +17,7 @@ type draft struct {
 	plaintext omemo.Plaintext
 	id, to    string // stanza id; bare JID of the recipient
 	transient bool
+	group     bool // to is a room, which sends the message back
 }
 
 // takeApart splits a message into shell and content. For omemo:2 everything that
@@ -106,7 +107,11 @@ func (m *Middleware) assemble(d *draft, sealed *omemo.Sealed, split bool) ([]ome
 			}
 			return nil, &sizeError{len(raw), len(raw) - exchanges*exchangeSize}
 		}
-		out = append(out, omemo.Outgoing{ID: id, Chat: d.to, Stanza: raw, Transient: d.transient})
+		o := omemo.Outgoing{ID: id, Chat: d.to, Stanza: raw, Transient: d.transient}
+		if d.group && i == 0 {
+			o.Echo = echo(d, group[0])
+		}
+		out = append(out, o)
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"sync"
+	"time"
 
 	"example.org/omellium/stanza"
 	"mellium.im/xmpp/jid"
@@ -24,11 +25,15 @@ const (
 
 // rooms are the rooms that the application is in, as their own presence shows
 // it: nothing else says who is behind a nick.
+//
+// Nothing that holds mu waits for the core, because the core asks for members
+// while it works.
 type rooms struct {
 	l *link
 
 	mu     sync.Mutex
 	joined map[string]*room // by bare JID
+	rolls  map[string]*roll // by bare JID
 
 	unreachable pauses // members whose device lists could not be had
 }
@@ -37,6 +42,7 @@ type rooms struct {
 // are guarded by rooms.mu.
 type room struct {
 	bare      string
+	asked     string              // the nick that was asked for
 	nick      string              // our own; empty until the room has shown us to ourselves
 	occupants map[string]occupant // by nick
 	entered   chan struct{}       // closed when the nick is known
@@ -44,6 +50,7 @@ type room struct {
 	turn      chan struct{}       // holds one token: the right to ask for its members
 	changes   uint64              // rises with each sign that what was asked for is outdated
 	known     *membership         // what was asked for last, or nil
+	asking    bool                // refresh is at it
 }
 
 // occupant is who is behind a nick.
@@ -60,6 +67,7 @@ func isMember(affiliation string) bool {
 func (r *rooms) init(l *link) {
 	r.l = l
 	r.joined = make(map[string]*room)
+	r.rolls = make(map[string]*roll)
 }
 
 // find returns a room that the application is in, or wants to be in, or nil.
@@ -79,12 +87,14 @@ func (r *rooms) outgoing(e *stanza.Element) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	bare := to.Bare().String()
-	if r.joined[bare] != nil || len(r.joined) >= maxRooms {
-		return
-	}
-	r.joined[bare] = &room{
-		bare: bare, occupants: make(map[string]occupant),
-		entered: make(chan struct{}), gone: make(chan struct{}), turn: make(chan struct{}, 1),
+	switch m := r.joined[bare]; {
+	case m != nil && m.nick == "":
+		m.asked = to.Resourcepart()
+	case m == nil && len(r.joined) < maxRooms:
+		r.joined[bare] = &room{
+			bare: bare, asked: to.Resourcepart(), occupants: make(map[string]occupant),
+			entered: make(chan struct{}), gone: make(chan struct{}), turn: make(chan struct{}, 1),
+		}
 	}
 }
 
@@ -94,17 +104,21 @@ func (r *rooms) presence(e *stanza.Element) {
 	if err != nil || from.Resourcepart() == "" {
 		return
 	}
+	bare, nick := from.Bare().String(), from.Resourcepart()
+	if r.find(bare) == nil {
+		return
+	}
+	r.open(bare)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := r.joined[from.Bare().String()]
+	m := r.joined[bare]
 	if m == nil {
 		return
 	}
-	nick := from.Resourcepart()
 	x, ok := e.Only(nsRoomUser, "x")
 	switch typ := attribute(e, "type"); {
 	case typ == "error":
-		if m.nick == "" { // it does not let us in
+		if m.nick == "" && nick == m.asked { // it does not let us in
 			r.leave(m)
 		}
 	case !ok || x == nil:
@@ -148,6 +162,7 @@ func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 		return
 	}
 	m.occupants[nick] = o
+	r.note(m.bare, nick, o.account, time.Now())
 	if o.account != "" && o.account != own && m.known != nil && m.known.has(o.account) != isMember(o.affiliation) {
 		r.doubt(m)
 	}
@@ -190,16 +205,16 @@ func (r *rooms) news(e *stanza.Element) {
 	}
 }
 
-// occupant returns the account behind a nick at this moment, and whether it is
-// ourselves. Nothing is known about it if the account is empty.
-func (r *rooms) occupant(bare, nick string) (account string, self bool) {
+// occupant returns the account behind a nick at this moment, empty if nobody
+// knows it.
+func (r *rooms) occupant(bare, nick string) (account string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.joined[bare]
 	if m == nil || nick == "" {
-		return "", false
+		return ""
 	}
-	return m.occupants[nick].account, nick == m.nick
+	return m.occupants[nick].account
 }
 
 // private reports whether an address is that of an occupant of a room that the
@@ -215,43 +230,4 @@ func hasStatus(x *stanza.Element, code string) bool {
 		}
 	}
 	return false
-}
-
-// bind finds out who has sent a message that came through a room, and for whom
-// it is: at the moment at which it comes, from the room's presence only. A
-// sender that cannot be found stays empty. bound is who it was when the message
-// came first, if it comes from the journal.
-func (r *rooms) bind(a *arrival, bound string) {
-	from, err := jid.Parse(attribute(a.message, "from"))
-	if err != nil || attribute(a.message, "type") == "error" {
-		return
-	}
-	bare, nick := from.Bare().String(), from.Resourcepart()
-	switch to, err := jid.Parse(attribute(a.message, "to")); {
-	case attribute(a.message, "type") == "groupchat":
-		a.room, a.recipient = bare, bare
-		if a.message.Child(stanza.NSDelay, "delay") != nil {
-			a.live = false // what was said before: see verify
-		}
-		a.past = !a.live && bound == ""
-		a.sender, a.reflected = r.occupant(bare, nick)
-		if bound != "" {
-			a.sender, a.reflected = bound, false
-		}
-	case a.sender == r.l.m.own.JID:
-		if err == nil && r.private(to) {
-			a.private = true
-			a.recipient, _ = r.occupant(to.Bare().String(), to.Resourcepart())
-		}
-	case bound != "" && bound != bare:
-		a.private, a.sender = true, bound
-	case r.private(from), nick != "" && isPrivateMark(a.message.Child(nsRoomUser, "x")):
-		a.private = true
-		a.sender, _ = r.occupant(bare, nick)
-	}
-}
-
-// isPrivateMark recognises what marks a private message (XEP-0045, section 7.5).
-func isPrivateMark(x *stanza.Element) bool {
-	return x != nil && x.Is(nsRoomUser, "x") && len(x.Children) == 0 && len(x.Attr) == 0
 }

@@ -27,6 +27,7 @@ const (
 
 // membership is what a room has said about itself.
 type membership struct {
+	of      *room
 	changes uint64 // of the room, when it was asked
 	at      time.Time
 	members []string // bare JIDs without our own, in order
@@ -45,10 +46,36 @@ func (k *membership) current(m *room, age time.Duration) bool {
 	return k != nil && k.changes == m.changes && time.Since(k.at) <= age
 }
 
+// hold reports whether nothing is known to have changed in a room since its
+// members were asked for.
+func (r *rooms) hold(k *membership) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.joined[k.of.bare] == k.of && k.of.changes == k.changes
+}
+
+// memory returns the members of a room without asking, if what is known of them
+// holds.
+func (r *rooms) memory(bare string) (*membership, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch m := r.joined[bare]; {
+	case m == nil:
+		return nil, ErrNotJoined
+	case m.known == nil || m.known.changes != m.changes:
+		return nil, ErrRoomChanged
+	case m.known.unfit != nil:
+		return nil, m.known.unfit
+	default:
+		return m.known, nil
+	}
+}
+
 // members returns the accounts that a message to a room is for, online or not:
 // its owners, admins and members, never outcasts, never ourselves. It waits until
-// we are in the room, and asks the room for what may have changed.
-func (r *rooms) members(ctx context.Context, bare string) ([]string, error) {
+// we are in the room, and asks the room for what may have changed. What it returns
+// is fit to be written to.
+func (r *rooms) members(ctx context.Context, bare string) (*membership, error) {
 	m := r.find(bare)
 	if m == nil {
 		return nil, ErrNotJoined
@@ -78,14 +105,17 @@ func (r *rooms) members(ctx context.Context, bare string) ([]string, error) {
 			return nil, ErrNotJoined
 		default:
 		}
-		if current {
-			return before.members, before.unfit
+		switch {
+		case current && before.unfit != nil:
+			return nil, before.unfit
+		case current:
+			return before, nil
 		}
 		known, err := r.ask(ctx, m)
 		if err != nil {
 			return nil, fmt.Errorf("middleware: members of a room: %w", err)
 		}
-		known.changes, known.at = changes, time.Now()
+		known.of, known.changes, known.at = m, changes, time.Now()
 		r.mu.Lock()
 		m.known = known
 		r.mu.Unlock()
@@ -103,8 +133,6 @@ func (r *rooms) report(bare string, before, now *membership) {
 		return
 	case before == nil || before.unfit != nil:
 		r.l.m.emit(Event{Kind: RoomReady, Account: bare, Total: len(now.members)})
-	}
-	if before == nil {
 		return
 	}
 	for _, account := range now.members {
@@ -221,18 +249,25 @@ func (r *rooms) refresh() {
 		default:
 			continue
 		}
-		if !m.known.current(m, r.l.m.config.ListAge) {
-			r.l.tasks.Go(func() {
-				if _, err := r.members(r.l.ctx, bare); err != nil && !isUnfit(err) && !errors.Is(err, ErrNotJoined) {
-					r.l.trouble(err)
-				}
-			})
+		if m.asking || m.known.current(m, r.l.m.config.ListAge) {
+			continue
 		}
+		m.asking = true
+		r.l.tasks.Go(func() {
+			_, err := r.members(r.l.ctx, bare)
+			if err != nil && !isUnfit(err) && !errors.Is(err, ErrNotJoined) {
+				r.l.trouble(err)
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			m.asking = false
+			if err == nil && m.changes != m.known.changes {
+				signal(r.l.wake) // it changed once more
+			}
+		})
 	}
 }
 
 // isUnfit reports whether a room cannot be written to, as opposed to one that
 // could not be asked.
-func isUnfit(err error) bool {
-	return errors.Is(err, ErrRoomAnonymous) || errors.Is(err, ErrRoomOpen) || errors.Is(err, ErrRoomTooLarge)
-}
+func isUnfit(err error) bool { return errors.Is(err, ErrRoomUnsupported) }

@@ -18,17 +18,32 @@ import (
 // others waiting.
 const parallelMembers = 128
 
+// roomAttempts is how often a message is begun anew because its room has changed
+// while devices were asked for.
+const roomAttempts = 10
+
 // sealRoom encrypts a message for all members of a room and our own other
 // devices, and commits it.
 func (l *link) sealRoom(ctx context.Context, e *stanza.Element, bare jid.JID, kind class, result *Result) ([]omemo.OutboxRow, error) {
 	if err := l.wait(ctx); err != nil {
 		return nil, err
 	}
-	members, err := l.rooms.members(ctx, bare.String())
-	if err != nil && kind == signalling {
-		l.m.emit(Event{Kind: NotSent, Account: bare.String(), ID: result.ID})
-		return nil, nil
+	for attempt := 1; ; attempt++ {
+		rows, err := l.sealRoomOnce(ctx, e, bare, kind, result)
+		switch {
+		case errors.Is(err, ErrRoomChanged) && attempt < roomAttempts:
+			*result = Result{ID: result.ID}
+			continue
+		case kind == signalling && (isUnfit(err) || errors.Is(err, ErrNotJoined)):
+			l.m.emit(Event{Kind: NotSent, Account: bare.String(), ID: result.ID})
+			return nil, nil
+		}
+		return rows, err
 	}
+}
+
+func (l *link) sealRoomOnce(ctx context.Context, e *stanza.Element, bare jid.JID, kind class, result *Result) ([]omemo.OutboxRow, error) {
+	known, err := l.rooms.members(ctx, bare.String())
 	if err != nil {
 		return nil, err
 	}
@@ -36,10 +51,11 @@ func (l *link) sealRoom(ctx context.Context, e *stanza.Element, bare jid.JID, ki
 	if err != nil {
 		return nil, err
 	}
+	draft.group = true
 	if kind == signalling {
 		draft.plaintext.Legacy = nil
 	}
-	reached, missed, bundles, err := l.prepareRoom(ctx, draft.plaintext, bare.String(), members)
+	reached, missed, bundles, err := l.prepareRoom(ctx, draft.plaintext, bare.String(), known.members)
 	if err != nil {
 		return nil, err
 	}
@@ -47,21 +63,24 @@ func (l *link) sealRoom(ctx context.Context, e *stanza.Element, bare jid.JID, ki
 		result.Unserved = missed
 		return nil, missed[0]
 	}
-	var sealed *omemo.Sealed
-	rows, err := l.sealWith(ctx, draft, kind, result, bundles, func(render omemo.Render) (*omemo.Sealed, error) {
-		sealed, err = l.m.manager.EncryptGroup(ctx, draft.plaintext, reached, func(s *omemo.Sealed) ([]omemo.Outgoing, error) {
-			result.Unserved = slices.Concat(missed, s.Unserved)
-			if l.m.config.StrictRooms && len(result.Unserved) > 0 {
-				return nil, fmt.Errorf("%w: %w", ErrRoomMember, result.Unserved[0])
-			}
-			return render(s)
-		}, bundles...)
-		return sealed, err
+	return l.sealWith(ctx, draft, kind, result, bundles, func(render omemo.Render) (*omemo.Sealed, error) {
+		return l.m.manager.EncryptGroup(ctx, draft.plaintext, reached, l.forRoom(known, missed, result, render), bundles...)
 	})
-	if err == nil && len(rows) > 0 {
-		l.m.reflections.keep(bare.String(), e, sealed)
+}
+
+// forRoom is the last look before a message to a room is committed: it is for
+// those who are members now, and it may be that it has to be for all of them.
+func (l *link) forRoom(known *membership, missed []*omemo.RecipientError, result *Result, render omemo.Render) omemo.Render {
+	return func(s *omemo.Sealed) ([]omemo.Outgoing, error) {
+		if !l.rooms.hold(known) {
+			return nil, ErrRoomChanged
+		}
+		result.Unserved = slices.Concat(missed, s.Unserved)
+		if l.m.config.StrictRooms && len(result.Unserved) > 0 {
+			return nil, fmt.Errorf("%w: %w", ErrRoomMember, result.Unserved[0])
+		}
+		return render(s)
 	}
-	return rows, err
 }
 
 // prepareRoom is prepare for the members of a room: those who cannot be reached

@@ -52,9 +52,7 @@ func (l *link) work() {
 
 // doOwed does all that is owed, and returns when to look again by itself.
 func (l *link) doOwed(ctx context.Context) (time.Duration, error) {
-	if l.m.config.ExperimentalRooms {
-		l.rooms.refresh()
-	}
+	l.rooms.refresh()
 	if err := l.reannounce(ctx); err != nil {
 		return 0, err
 	}
@@ -176,7 +174,11 @@ func (l *link) compare(ctx context.Context, id omemo.OwedID) error {
 		}
 		l.m.coreEvents(events)
 	}
-	return l.m.manager.Strike(ctx, id)
+	if err := l.m.manager.Strike(ctx, id); err != nil {
+		return err
+	}
+	l.reopen(ctx, id.Address) // what came from the past under a nick: see inquire
+	return nil
 }
 
 // mayAnswer reports whether an account may learn that we are online: it may if

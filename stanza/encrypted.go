@@ -117,6 +117,32 @@ func ParseEncrypted(e *Element, own OwnKey) (*Encrypted, error) {
 	return m, nil
 }
 
+// Ciphertext returns the initialization vector, nil in omemo:2, and the encrypted
+// body of an <encrypted/> element, whether it holds a key for us or not: so that
+// a message of our own is recognised. What is missing is nil.
+func Ciphertext(e *Element) (iv, payload []byte, err error) {
+	decode := func(parent *Element, local string) ([]byte, error) {
+		if parent == nil {
+			return nil, nil
+		}
+		c, ok := parent.Only(e.Name.Space, local)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%w: two <%s/>", ErrMalformed, local)
+		case c == nil:
+			return nil, nil
+		}
+		return DecodeBase64(c.Text())
+	}
+	if e.Name.Space == NSLegacy {
+		if iv, err = decode(e.Child(NSLegacy, "header"), "iv"); err != nil {
+			return nil, nil, err
+		}
+	}
+	payload, err = decode(e, "payload")
+	return iv, payload, err
+}
+
 func (m *Encrypted) parseLegacyKeys(header *Element, own OwnKey) error {
 	rid := strconv.FormatUint(uint64(own.Device), 10)
 	var ours []*Element
