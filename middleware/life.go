@@ -171,6 +171,18 @@ func (a *ahead) put(bundles []*omemo.Bundle) {
 	}
 }
 
+// of returns the bundles of accounts that are not too old.
+func (a *ahead) of(accounts []string) (found []*omemo.Bundle) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for p, b := range a.bundles {
+		if slices.Contains(accounts, p.JID) && time.Since(b.at) <= bundleAge {
+			found = append(found, b.Bundle)
+		}
+	}
+	return found
+}
+
 // take returns the bundle of a device, once, if there is one that is not too old.
 func (a *ahead) take(p omemo.Peer) *omemo.Bundle {
 	a.mu.Lock()

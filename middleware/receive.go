@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.org/omellium/omemo"
+	"example.org/omellium/stanza"
 	xmppstanza "mellium.im/xmpp/stanza"
 )
 
@@ -18,7 +19,8 @@ type Delivery struct {
 	// Stanza is the plain message, with Info in it, as a handler would read it.
 	Stanza []byte
 	// Send answers: the message is encrypted at once for the recipient's devices
-	// that there are sessions with, and leaves when everything is committed.
+	// that there are sessions with, and leaves when everything is committed. In the
+	// first moments of a room, or when its members change, it is ErrRoomChanged.
 	// payload holds the children of the message.
 	Send func(message xmppstanza.Message, payload xml.TokenReader) error
 }
@@ -27,8 +29,8 @@ var errNoSQL = errors.New("middleware: Config.Receive needs a store on database/
 
 // receive has the message handled inside its own commit. The answers are left in
 // sent, to be written once it is done.
-func (l *link) receive(info Info, stanza []byte, sent *[]omemo.OutboxRow) func(context.Context, any, omemo.SealFunc) error {
-	return func(ctx context.Context, transaction any, seal omemo.SealFunc) error {
+func (l *link) receive(info Info, plain []byte, sent *[]omemo.OutboxRow) func(context.Context, any, omemo.Sealer) error {
+	return func(ctx context.Context, transaction any, sealer omemo.Sealer) error {
 		tx, ok := transaction.(*sql.Tx)
 		if !ok {
 			return errNoSQL
@@ -36,9 +38,9 @@ func (l *link) receive(info Info, stanza []byte, sent *[]omemo.OutboxRow) func(c
 		*sent = nil // the commit may be tried more than once
 		return l.m.config.Receive(ctx, tx, Delivery{
 			Info:   info,
-			Stanza: stanza,
+			Stanza: plain,
 			Send: func(message xmppstanza.Message, payload xml.TokenReader) error {
-				rows, err := l.sealAnswer(message, payload, seal)
+				rows, err := l.sealAnswer(message, payload, sealer)
 				*sent = append(*sent, rows...)
 				return err
 			},
@@ -48,7 +50,7 @@ func (l *link) receive(info Info, stanza []byte, sent *[]omemo.OutboxRow) func(c
 
 // sealAnswer encrypts a message within a commit that is under way. Nothing is
 // asked of the network there.
-func (l *link) sealAnswer(message xmppstanza.Message, payload xml.TokenReader, seal omemo.SealFunc) ([]omemo.OutboxRow, error) {
+func (l *link) sealAnswer(message xmppstanza.Message, payload xml.TokenReader, sealer omemo.Sealer) ([]omemo.OutboxRow, error) {
 	if message.ID == "" {
 		message.ID = newID()
 	}
@@ -61,16 +63,47 @@ func (l *link) sealAnswer(message xmppstanza.Message, payload xml.TokenReader, s
 	}
 	stripInfo(e)
 	bare := message.To.Bare()
+	if message.Type == xmppstanza.GroupChatMessage {
+		return l.sealRoomAnswer(e, bare.String(), sealer)
+	}
+	if l.rooms.private(message.To) {
+		if bare, err = parseBare(l.rooms.occupant(bare.String(), message.To.Resourcepart())); err != nil {
+			return nil, ErrOccupant
+		}
+	}
 	d, err := takeApart(e, l.m.own.JID, bare.String(), time.Now())
 	if err != nil {
 		return nil, err
 	}
-	split := l.m.config.SplitStanzas != nil && l.m.config.SplitStanzas(bare)
-	sealed, err := seal(d.plaintext, []string{bare.String()}, func(s *omemo.Sealed) ([]omemo.Outgoing, error) {
-		return l.m.assemble(d, s, split)
-	})
+	sealed, err := sealer.Encrypt(d.plaintext, []string{bare.String()}, l.renderAnswer(d))
 	if err != nil {
 		return nil, err
 	}
 	return sealed.Outbox, nil
+}
+
+// sealRoomAnswer is sealAnswer for a room: for the members that are known, and
+// those of their devices that there is a session with or a bundle of.
+func (l *link) sealRoomAnswer(e *stanza.Element, bare string, sealer omemo.Sealer) ([]omemo.OutboxRow, error) {
+	known, err := l.rooms.memory(bare)
+	if err != nil {
+		return nil, err
+	}
+	d, err := takeApart(e, l.m.own.JID, bare, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	d.group = true
+	render := l.forRoom(known, nil, &Result{ID: d.id}, l.renderAnswer(d))
+	sealed, err := sealer.EncryptGroup(d.plaintext, known.members, render, l.ahead.of(known.members)...)
+	if err != nil {
+		return nil, err
+	}
+	return sealed.Outbox, nil
+}
+
+func (l *link) renderAnswer(d *draft) omemo.Render {
+	chat, err := parseBare(d.to)
+	split := err == nil && l.m.config.SplitStanzas != nil && l.m.config.SplitStanzas(chat)
+	return func(s *omemo.Sealed) ([]omemo.Outgoing, error) { return l.m.assemble(d, s, split) }
 }

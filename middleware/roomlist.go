@@ -254,7 +254,10 @@ func (r *rooms) refresh() {
 		}
 		m.asking = true
 		r.l.tasks.Go(func() {
-			_, err := r.members(r.l.ctx, bare)
+			known, err := r.members(r.l.ctx, bare)
+			if err == nil && r.l.m.config.Receive != nil { // answers are sealed where nothing can be waited for
+				err = r.l.aheadOf(r.l.ctx, bare, known)
+			}
 			if err != nil && !isUnfit(err) && !errors.Is(err, ErrNotJoined) {
 				r.l.trouble(err)
 			}

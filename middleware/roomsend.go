@@ -83,6 +83,13 @@ func (l *link) forRoom(known *membership, missed []*omemo.RecipientError, result
 	}
 }
 
+// aheadOf fetches what the next message to a room will need.
+func (l *link) aheadOf(ctx context.Context, bare string, known *membership) error {
+	_, _, bundles, err := l.prepareRoom(ctx, omemo.Plaintext{Legacy: []byte{}, V2: []byte{}}, bare, known.members)
+	l.ahead.put(bundles)
+	return err
+}
+
 // prepareRoom is prepare for the members of a room: those who cannot be reached
 // in time are left out, each with the reason.
 func (l *link) prepareRoom(ctx context.Context, p omemo.Plaintext, bare string, members []string) (reached []string, missed []*omemo.RecipientError, bundles []*omemo.Bundle, err error) {

@@ -158,7 +158,7 @@ func (u *unit) deliver(event string, d *Delivery) {
 // within has a function run inside the commit, which may seal answers. The store
 // may try the commit more than once: each time begins where the message was
 // opened, so that what was sealed in an attempt that failed never happened.
-func (u *unit) within(f func(ctx context.Context, tx any, seal SealFunc) error) {
+func (u *unit) within(f func(ctx context.Context, tx any, seal Sealer) error) {
 	sessions, known, events, after := maps.Clone(u.sessions), maps.Clone(u.known), len(u.events), len(u.after)
 	u.changes.Within = func(ctx context.Context, tx any, c *Changes) error {
 		u.sessions, u.known = maps.Clone(sessions), maps.Clone(known)
@@ -167,13 +167,16 @@ func (u *unit) within(f func(ctx context.Context, tx any, seal SealFunc) error) 
 		// Rows of these are replaced in place.
 		u.changes.Sessions, u.changes.Devices = slices.Clone(c.Sessions), slices.Clone(c.Devices)
 		u.changes.Contacts, u.changes.Trust = slices.Clone(c.Contacts), slices.Clone(c.Trust)
-		err := f(ctx, tx, func(p Plaintext, to []string, r Render) (*Sealed, error) {
-			sealed, err := u.encrypt(ctx, p, to, nil)
-			if err == nil {
-				err = u.render(sealed, r)
+		with := func(encrypt func(context.Context, Plaintext, []string, []*Bundle) (*Sealed, error)) SealFunc {
+			return func(p Plaintext, to []string, r Render, bundles ...*Bundle) (*Sealed, error) {
+				sealed, err := encrypt(ctx, p, to, bundles)
+				if err == nil {
+					err = u.render(sealed, r)
+				}
+				return sealed.unless(err), err
 			}
-			return sealed.unless(err), err
-		})
+		}
+		err := f(ctx, tx, Sealer{with(u.encrypt), with(u.encryptGroup)})
 		*c = u.changes
 		return err
 	}

@@ -158,7 +158,7 @@ func TestDecryptFailsClosed(t *testing.T) {
 			unchanged("cancelled", err, context.Canceled)
 			// A store without transactions of that kind.
 			_, err = b.m.Decrypt(t.Context(), message, func(*omemo.Opened) (omemo.Delivery, error) {
-				return omemo.Delivery{Within: func(context.Context, any, omemo.SealFunc) error { return nil }}, nil
+				return omemo.Delivery{Within: func(context.Context, any, omemo.Sealer) error { return nil }}, nil
 			})
 			unchanged("within", err, omemo.ErrNoTransaction)
 

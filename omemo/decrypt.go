@@ -54,11 +54,17 @@ type Delivery struct {
 	Seq uint64
 	// Within runs in the store's transaction before anything is written. It may
 	// write with tx, and seal answers that are committed with the message.
-	Within func(ctx context.Context, tx any, seal SealFunc) error
+	Within func(ctx context.Context, tx any, seal Sealer) error
 }
 
-// SealFunc is Encrypt inside a commit that is under way.
-type SealFunc func(p Plaintext, to []string, r Render) (*Sealed, error)
+// Sealer seals inside a commit that is under way.
+type Sealer struct {
+	Encrypt      SealFunc // as Manager.Encrypt
+	EncryptGroup SealFunc // as Manager.EncryptGroup
+}
+
+// SealFunc seals a message for recipients, and renders it.
+type SealFunc func(p Plaintext, to []string, r Render, bundles ...*Bundle) (*Sealed, error)
 
 // Verify checks the decrypted content (envelope, affixes) and says what is to
 // become of it. It runs before the commit; if it fails, nothing has happened,

@@ -216,7 +216,7 @@ func TestPageWithin(t *testing.T) {
 			p := item(b.find(a.send(fmt.Sprint(i), bob)), i)
 			p.Verify = func(o *omemo.Opened) (omemo.Delivery, error) {
 				text := string(o.Plaintext)
-				return within(func(context.Context, any, omemo.SealFunc) error {
+				return within(func(context.Context, any, omemo.Sealer) error {
 					if text == "2" {
 						return errStore
 					}

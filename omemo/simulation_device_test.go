@@ -272,13 +272,13 @@ func (d *simDevice) verify(id string, o *omemo.Opened, answers *[]omemo.OutboxRo
 	}
 	return omemo.Delivery{
 		Stanza: []byte(text),
-		Within: func(_ context.Context, tx any, seal omemo.SealFunc) error {
+		Within: func(_ context.Context, tx any, seal omemo.Sealer) error {
 			*answers = nil
 			tx.(*ledgerTx).read = append(tx.(*ledgerTx).read, id)
 			if answer == "" {
 				return nil
 			}
-			sealed, err := seal(both(d.texts[answer]), []string{o.Sender.JID}, d.render(answer, o.Sender.JID))
+			sealed, err := seal.Encrypt(both(d.texts[answer]), []string{o.Sender.JID}, d.render(answer, o.Sender.JID))
 			if errors.As(err, new(*omemo.RecipientError)) {
 				return nil // no session with any device of the account but this
 			}

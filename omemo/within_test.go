@@ -34,7 +34,7 @@ func (s *transacting) Commit(ctx context.Context, c *omemo.Changes) error {
 }
 
 // within returns a Verify that has a function run inside the commit.
-func within(f func(ctx context.Context, tx any, seal omemo.SealFunc) error) omemo.Verify {
+func within(f func(ctx context.Context, tx any, seal omemo.Sealer) error) omemo.Verify {
 	return func(o *omemo.Opened) (omemo.Delivery, error) {
 		return omemo.Delivery{Stanza: o.Plaintext, Within: f}, nil
 	}
@@ -54,21 +54,21 @@ func TestAnswersAreSealedInsideTheCommit(t *testing.T) {
 		var answers []*omemo.Sealed
 		runs := 0
 		commits := b.store.commits
-		_, err = b.m.Decrypt(ctx, b.find(first), within(func(_ context.Context, tx any, seal omemo.SealFunc) error {
+		_, err = b.m.Decrypt(ctx, b.find(first), within(func(_ context.Context, tx any, seal omemo.Sealer) error {
 			runs++
 			answers = nil
 			if tx != "transaction" {
 				t.Errorf("transaction %v", tx)
 			}
 			for _, text := range []string{"one", "two"} {
-				sealed, err := seal(both(text), []string{alice}, stanzas(text, alice))
+				sealed, err := seal.Encrypt(both(text), []string{alice}, stanzas(text, alice))
 				if err != nil {
 					return err
 				}
 				answers = append(answers, sealed)
 			}
 			// Nobody to send to: nothing is handed out.
-			sealed, err := seal(both("text"), []string{carol}, stanzas("id", carol))
+			sealed, err := seal.Encrypt(both("text"), []string{carol}, stanzas("id", carol))
 			sealedNothing(t, sealed, err, omemo.ErrNoDevices)
 			return nil
 		}))
@@ -94,7 +94,7 @@ func TestAnswersAreSealedInsideTheCommit(t *testing.T) {
 		b.ok(b.m.SetOptOut(ctx, alice, omemo.OptOutAccepted))
 		store.failures = 1
 		third := b.find(a.send("I have changed my mind", bob))
-		_, err = b.m.Decrypt(ctx, third, within(func(context.Context, any, omemo.SealFunc) error { return nil }))
+		_, err = b.m.Decrypt(ctx, third, within(func(context.Context, any, omemo.Sealer) error { return nil }))
 		b.ok(err)
 		if contact, err := b.m.Contact(ctx, alice); err != nil || contact.OptOut != omemo.OptOutNone {
 			t.Errorf("opt-out %d, %v", contact.OptOut, err)
@@ -103,8 +103,8 @@ func TestAnswersAreSealedInsideTheCommit(t *testing.T) {
 		// A function that fails undoes everything, what it has sealed included.
 		second := b.find(a.send("another question", bob))
 		before := b.store.dump()
-		_, err = b.m.Decrypt(ctx, second, within(func(_ context.Context, _ any, seal omemo.SealFunc) error {
-			if _, err := seal(both("lost"), []string{alice}, stanzas("lost", alice)); err != nil {
+		_, err = b.m.Decrypt(ctx, second, within(func(_ context.Context, _ any, seal omemo.Sealer) error {
+			if _, err := seal.Encrypt(both("lost"), []string{alice}, stanzas("lost", alice)); err != nil {
 				t.Error(err)
 			}
 			return errHook
@@ -130,9 +130,9 @@ func TestStrangersAreAnsweredInsideTheCommit(t *testing.T) {
 		b.ok(err)
 		b.m = m
 		var answer *omemo.Sealed
-		_, err = b.m.Decrypt(ctx, b.find(a.send("question", bob)), within(func(_ context.Context, _ any, seal omemo.SealFunc) error {
+		_, err = b.m.Decrypt(ctx, b.find(a.send("question", bob)), within(func(_ context.Context, _ any, seal omemo.Sealer) error {
 			var err error
-			answer, err = seal(both("answer"), []string{alice}, stanzas("answer", alice))
+			answer, err = seal.Encrypt(both("answer"), []string{alice}, stanzas("answer", alice))
 			return err
 		}))
 		b.ok(err)
