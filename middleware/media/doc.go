@@ -21,7 +21,8 @@
 //
 // Files of any size pass in constant memory. Nothing of a file is handed out
 // before all of it was authenticated: [Fetcher.Save] writes to a temporary file
-// that gets its name only then, and is removed otherwise; a crash can leave one, with
+// that gets its name only then, and is removed otherwise (so does [File.Save], for a
+// program that fetches by other means); a crash can leave one, with
 // a leading dot and the ending .part, that has to be thrown away.
 //
 // The server that stores a file learns its size, the ending of its name, when it is

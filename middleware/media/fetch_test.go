@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -311,6 +312,32 @@ func TestFetchRedirects(t *testing.T) {
 func TestProxy(t *testing.T) {
 	if new(Fetcher).transport().Proxy != nil {
 		t.Error("a proxy is used")
+	}
+}
+
+// TestSave: what was fetched in another way is as little trusted.
+func TestSave(t *testing.T) {
+	dir, plain := t.TempDir(), random(pieceSize+5)
+	e, b := encrypted(t, plain)
+	sum := e.Hash()
+	file := &File{Metadata: Metadata{Name: "../x", Size: -1}, Key: e.Key(), Hashes: []Hash{{"sha-256", sum[:]}}}
+	path, err := file.Save(bytes.NewReader(b), dir)
+	if err != nil || path != filepath.Join(dir, "x") {
+		t.Fatalf("%s, %v", path, err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, plain) {
+		t.Errorf("another file: %v", err)
+	}
+	b[len(b)-1] ^= 1
+	if path, err := file.Save(bytes.NewReader(b), dir); !errors.Is(err, ErrForged) || path != "" {
+		t.Errorf("%s, %v", path, err)
+	}
+	broken := errors.New("network")
+	if _, err := file.Save(io.MultiReader(bytes.NewReader(b[:100]), iotest.ErrReader(broken)), dir); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	if got := files(t, dir); len(got) != 1 {
+		t.Errorf("left behind: %q", got)
 	}
 }
 

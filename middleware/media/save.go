@@ -17,6 +17,13 @@ import (
 // maxSameName bounds how many files of one name there can be.
 const maxSameName = 10_000
 
+// Save decrypts and checks a file whose encrypted form the program has got by itself,
+// and saves it as [Fetcher.Save] does. src ends with the encrypted form; whoever calls
+// bounds its length.
+func (f *File) Save(src io.Reader, dir string) (path string, err error) {
+	return save(dir, SafeName(f.Name), func(dst io.Writer) error { return f.decrypt(dst, src) })
+}
+
 // save writes a file that gets its name once write has returned nil and all is on
 // disk, and is removed otherwise. It never replaces another file, and never leaves
 // the directory. It returns the path.

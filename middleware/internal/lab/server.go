@@ -25,7 +25,7 @@ const Domain = "localhost"
 
 // MaxUpload is how large a file can be that is uploaded to a server (XEP-0363), in
 // bytes.
-const MaxUpload = 2 << 30
+const MaxUpload int64 = 2 << 30
 
 // Server is a running XMPP server.
 type Server struct {
