@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,11 +31,22 @@ const longFetch = 16
 type directory struct {
 	l *link
 
-	mu    sync.Mutex
-	fresh map[listKey]freshness
-	news  map[listKey]uint64       // counts the events about a list
-	turns map[string]chan struct{} // one fetch for an account at a time
+	mu     sync.Mutex
+	fresh  map[listKey]freshness
+	news   map[listKey]uint64 // number of the last event about a list
+	events uint64             // counts those about all lists
+	turns  map[string]*turn   // one fetch for an account at a time
 }
+
+// turn is whose turn it is to ask for the lists of an account.
+type turn struct {
+	taken chan struct{}
+	users int // that hold it or wait for it
+}
+
+// maxLists bounds the lists of which anything is kept here: every account may send
+// events. What is dropped is asked for again before it is used.
+const maxLists = 8192
 
 type listKey struct {
 	account string
@@ -55,10 +67,10 @@ func (d *directory) init(l *link) {
 	d.l = l
 	d.fresh = make(map[listKey]freshness)
 	d.news = make(map[listKey]uint64)
-	d.turns = make(map[string]chan struct{})
+	d.turns = make(map[string]*turn)
 }
 
-// heard returns how many events about a list there were: what is asked for now
+// heard returns the number of the last event about a list: what is asked for now
 // may be older than the next.
 func (d *directory) heard(k listKey) uint64 {
 	d.mu.Lock()
@@ -70,10 +82,23 @@ func (d *directory) heard(k listKey) uint64 {
 func (d *directory) learnt(k listKey, event bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.makeRoom()
 	if event {
-		d.news[k]++
+		d.events++
+		d.news[k] = d.events
 	}
 	d.fresh[k] = freshness{at: time.Now(), event: event || d.fresh[k].event}
+}
+
+// makeRoom drops what is kept about the lists of others if it is too much.
+func (d *directory) makeRoom() {
+	others := func(k listKey) bool { return k.account != d.l.m.own.JID }
+	if len(d.fresh) >= maxLists {
+		maps.DeleteFunc(d.fresh, func(k listKey, _ freshness) bool { return others(k) })
+	}
+	if len(d.news) >= maxLists {
+		maps.DeleteFunc(d.news, func(k listKey, _ uint64) bool { return others(k) })
+	}
 }
 
 // doubt has a list asked for before it is used again.
@@ -91,6 +116,7 @@ func (d *directory) postpone(k listKey) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.makeRoom()
 	d.fresh[k] = freshness{at: time.Now().Add(listPause - d.l.m.config.ListAge), outdated: true}
 }
 
@@ -105,16 +131,25 @@ func (d *directory) stale(k listKey) bool {
 // wait find the answer.
 func (d *directory) lock(ctx context.Context, account string) (unlock func(), err error) {
 	d.mu.Lock()
-	turn := d.turns[account]
-	if turn == nil {
-		turn = make(chan struct{}, 1)
-		d.turns[account] = turn
+	t := d.turns[account]
+	if t == nil {
+		t = &turn{taken: make(chan struct{}, 1)}
+		d.turns[account] = t
 	}
+	t.users++
 	d.mu.Unlock()
+	leave := func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(d.turns, account)
+		}
+	}
 	select {
-	case turn <- struct{}{}:
-		return func() { <-turn }, nil
+	case t.taken <- struct{}{}:
+		return func() { <-t.taken; leave() }, nil
 	case <-ctx.Done():
+		leave()
 		return nil, ctx.Err()
 	}
 }

@@ -21,7 +21,8 @@ const (
 	// siblingWait is how long the other half of a message may take that was sent
 	// in two stanzas, one for each version.
 	siblingWait = 10 * time.Second
-	// maxSiblings bounds the devices that are remembered for it.
+	// maxSiblings bounds the devices that are remembered for it, and the messages
+	// that wait.
 	maxSiblings = 1024
 )
 
@@ -92,32 +93,50 @@ type siblings struct {
 	mu      sync.Mutex
 	opened  map[omemo.Address]time.Time
 	waiting map[omemo.Address][]*time.Timer
+	timers  int // that are waiting
 }
 
 // missing reports NotForUs, unless a sibling was found lately or is in time.
 func (s *siblings) missing(l *link, from omemo.Address, id string) {
+	report := func() {
+		if l.ctx.Err() == nil {
+			l.m.emit(Event{Kind: NotForUs, Account: from.JID, Device: from.Device, ID: id})
+			l.doubtOwnLists()
+		}
+	}
+	if !s.await(from, report) {
+		report()
+	}
+}
+
+// await has a message reported in a while, unless a sibling was found lately. It
+// reports whether it does: in a flood, it is not worth the wait.
+func (s *siblings) await(from omemo.Address, report func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if time.Since(s.opened[from]) < siblingWait {
-		return
+		return true
 	}
-	if s.waiting == nil || len(s.waiting) >= maxSiblings {
-		s.waiting = make(map[omemo.Address][]*time.Timer) // those that wait report all the same
+	if s.timers >= maxSiblings {
+		return false
+	}
+	if s.waiting == nil {
+		s.waiting = make(map[omemo.Address][]*time.Timer)
 	}
 	var timer *time.Timer
 	timer = time.AfterFunc(siblingWait, func() {
 		s.mu.Lock()
+		s.timers--
 		s.waiting[from] = slices.DeleteFunc(s.waiting[from], func(t *time.Timer) bool { return t == timer })
 		if len(s.waiting[from]) == 0 {
 			delete(s.waiting, from)
 		}
 		s.mu.Unlock()
-		if l.ctx.Err() == nil {
-			l.m.emit(Event{Kind: NotForUs, Account: from.JID, Device: from.Device, ID: id})
-			l.doubtOwnLists()
-		}
+		report()
 	})
+	s.timers++
 	s.waiting[from] = append(s.waiting[from], timer)
+	return true
 }
 
 // found notes that a message of the device was for us.
@@ -129,7 +148,9 @@ func (s *siblings) found(from omemo.Address) {
 	}
 	s.opened[from] = time.Now()
 	for _, timer := range s.waiting[from] {
-		timer.Stop()
+		if timer.Stop() { // else it counts itself
+			s.timers--
+		}
 	}
 	delete(s.waiting, from)
 }

@@ -12,6 +12,7 @@ import (
 const (
 	traceMessages = 512 // the newest
 	traceSteps    = 32  // of one message, the first
+	traceID       = 256 // bytes; messages with a longer id are not remembered
 )
 
 // Step is a step on the way of a message.
@@ -39,7 +40,7 @@ type traces struct {
 }
 
 func (t *traces) note(id, format string, args ...any) {
-	if id == "" {
+	if id == "" || len(id) > traceID {
 		return
 	}
 	t.mu.Lock()

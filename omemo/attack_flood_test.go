@@ -19,10 +19,13 @@ import (
 
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/internal/curve"
+	"example.org/omellium/omemo/internal/ratchet"
+	"example.org/omellium/omemo/internal/wire"
 )
 
-// attackAgreements counts the key agreements that one message can cause: with
-// all sessions that can be held, and all keys that are tried.
+// attackAgreements counts the key agreements and the steps of chains, of two HMACs
+// each, that one message can cause: with all sessions that can be held, and all
+// keys that are tried.
 func attackAgreements(t *testing.T, v omemo.Version) {
 	a, b := talked(t, v)
 	for range omemo.MaxArchived + 3 { // sessions of which each is tried
@@ -47,13 +50,32 @@ func attackAgreements(t *testing.T, v omemo.Version) {
 		"nine of them":        {b.spoiled(honest.Keys[0].Bare(v), v, omemo.MaxCandidates+1, a.address()), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := curve.Agreements()
+			before, steps := curve.Agreements(), ratchet.Steps()
 			b.refuses(test.message, omemo.ErrRefused)
 			if n := curve.Agreements() - before; n > test.most {
 				t.Errorf("%d agreements, at most %d", n, test.most)
 			}
+			if n := ratchet.Steps() - steps; n > test.most*(ratchet.MaxSkip+1) {
+				t.Errorf("%d steps, at most %d for each agreement", n, ratchet.MaxSkip+1)
+			}
 		})
 	}
+	t.Run("a gap in the chain", func(t *testing.T) {
+		steps := ratchet.Steps()
+		for _, gap := range []uint32{1, 999, 1000, 1001, 1 << 31, 1<<32 - 1} {
+			b.refuses(b.jumped(honest.Keys[0].Bare(v), v, gap, a.address()), omemo.ErrRefused)
+		}
+		if n := ratchet.Steps() - steps; n > 3*(ratchet.MaxSkip+1)*(omemo.MaxArchived+1) {
+			t.Errorf("%d steps", n)
+		}
+	})
+	t.Run("keys for others", func(t *testing.T) {
+		before, steps := curve.Agreements(), ratchet.Steps()
+		b.refuses(&omemo.Message{Version: v, Sender: a.address(), Payload: []byte("x")}, omemo.ErrNotForUs)
+		if n, m := curve.Agreements()-before, ratchet.Steps()-steps; n+m > 0 {
+			t.Errorf("%d agreements, %d steps", n, m)
+		}
+	})
 	t.Run("key exchange", func(t *testing.T) {
 		sealed, err := attacker.m.Encrypt(t.Context(), both("canary"), []string{bob}, stanzas("x", bob), b.bundle(v))
 		attacker.ok(err)
@@ -88,6 +110,44 @@ func (p *party) spoiled(k omemo.Key, v omemo.Version, n int, from omemo.Address)
 		m.Keys = append(m.Keys, omemo.Key{Address: p.address(), Data: bytes.ReplaceAll(bytes.Clone(k.Data), h.Key[:], other[:])})
 	}
 	return m
+}
+
+// jumped returns a message that claims to be another one of its chain.
+func (p *party) jumped(k omemo.Key, v omemo.Version, n uint32, from omemo.Address) *omemo.Message {
+	p.Helper()
+	h, err := k.Header(v)
+	p.ok(err)
+	h.N = n
+	format := wire.Legacy
+	if v == omemo.V2 {
+		format = wire.V2
+	}
+	signed := format.AppendSigned(nil, h, make([]byte, 48))
+	data := format.AppendMessage(nil, signed, make([]byte, []int{8, 16}[format]))
+	return &omemo.Message{
+		Version: v, Sender: from, IV: make([]byte, 12), Payload: []byte("x"),
+		Keys: []omemo.Key{{Address: p.address(), Data: data}},
+	}
+}
+
+// attackSenders names ever other senders, accounts as well as devices: what is
+// looked up in vain is not remembered for ever.
+func attackSenders(t *testing.T, v omemo.Version) {
+	a, b := talked(t, v)
+	message := b.jumped(b.find(a.send("x", bob)).Keys[0].Bare(v), v, 0, a.address())
+	for i := range 2*omemo.CacheLimit + 100 {
+		message.Sender = omemo.Address{JID: alice, Device: omemo.DeviceID(i + 1)}
+		if i%2 == 0 {
+			message.Sender.JID = fmt.Sprintf("stranger%d@evil.example", i)
+		}
+		if _, err := b.m.Decrypt(t.Context(), message, accept); err == nil {
+			t.Fatal("accepted")
+		}
+	}
+	if accounts, devices := b.m.Cached(); accounts > omemo.CacheLimit+1 || devices > omemo.CacheLimit+1 {
+		t.Errorf("%d accounts, %d devices are remembered", accounts, devices)
+	}
+	b.reads(a.send("honest", bob), "honest")
 }
 
 // attackHeartbeats lets two devices that answer everything talk for long.

@@ -31,6 +31,7 @@ func TestAttack(t *testing.T) {
 		{"E3_agreements", attackAgreements},
 		{"E4_heartbeats", attackHeartbeats},
 		{"E7_strangers", attackStrangers},
+		{"E7_senders", attackSenders},
 		{"B12_shared_identity", attackShared},
 		{"B2_devices_remembered", attackDevices},
 	} {

@@ -264,3 +264,9 @@ func (m *Manager) ForgeLabel(text string) Label {
 	var nonce [64]byte
 	return Label{Device: m.account.device, Text: text, Signature: m.account.identity.Sign([]byte(text), &nonce)}
 }
+
+// CacheLimit is how many accounts and devices are kept in memory.
+const CacheLimit = cacheLimit
+
+// Cached returns how many accounts and devices are.
+func (m *Manager) Cached() (accounts, devices int) { return len(m.known), len(m.sessions) }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -62,7 +63,8 @@ type Manager struct {
 }
 
 // cacheLimit bounds the peers and accounts kept in memory. When it is reached,
-// the cache is emptied: what is needed is read again in one call.
+// the cache is emptied: what is needed is read again in one call. Anybody can name
+// accounts and devices that are looked up in vain.
 const cacheLimit = 16384
 
 // NewManager loads the account of a store, or creates one in an empty store.
@@ -132,6 +134,18 @@ func (m *Manager) forget() {
 	m.answered = make(map[uint64]time.Time)
 }
 
+// trim empties the caches if they have grown too large, but for what limits how
+// often something is done.
+func (m *Manager) trim() {
+	if len(m.sessions) > cacheLimit || len(m.known) > cacheLimit {
+		m.sessions, m.known = make(map[Peer][]*Session), make(map[string]*knowledge)
+	}
+	if len(m.answered) > cacheLimit {
+		now := time.Now()
+		maps.DeleteFunc(m.answered, func(_ uint64, at time.Time) bool { return now.Sub(at).Abs() >= completionPause })
+	}
+}
+
 // lock waits for this caller's turn.
 func (m *Manager) lock(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
@@ -139,6 +153,7 @@ func (m *Manager) lock(ctx context.Context) error {
 	}
 	select {
 	case <-m.turn:
+		m.trim()
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -199,9 +214,6 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	}
 	if u.account != nil {
 		m.account = u.account
-	}
-	if len(m.sessions) > cacheLimit || len(m.known) > cacheLimit {
-		m.forget()
 	}
 	for p, list := range u.sessions {
 		m.sessions[p] = list

@@ -1,6 +1,15 @@
 package ratchet
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"sync/atomic"
+)
+
+// steps counts the steps of chains: what a header can have us compute without end.
+var steps atomic.Uint64
+
+// Steps returns how many steps of chains this process has computed, each of two HMACs.
+func Steps() uint64 { return steps.Load() }
 
 // kdfRoot is KDF_RK of the specification: HKDF-SHA-256 with the root key as salt.
 func kdfRoot(label string, root, secret *[32]byte) (nextRoot, chain [32]byte) {
@@ -21,6 +30,7 @@ func kdfChain(chain *[32]byte) (next, message [32]byte) {
 
 // chain is kdfChain, which moves the chain key on.
 func (s *scratch) chain(chain, message *[32]byte) {
+	steps.Add(1)
 	s.load(chain)
 	s.buffer[0] = 1
 	s.sum(&s.key, 1)

@@ -1,0 +1,99 @@
+package middleware
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"example.org/omellium/omemo"
+)
+
+// boundLink is as much of a link as what is bounded here needs.
+func boundLink(t *testing.T, c Config) *link {
+	c.setDefaults()
+	l := &link{m: &Middleware{config: c, own: omemo.Address{JID: "juliet@example.net", Device: 1}}, wake: make(chan struct{}, 1)}
+	l.ctx, l.cancel = context.WithCancel(t.Context())
+	l.directory.init(l)
+	return l
+}
+
+// What is kept about the lists of others is bounded, and dropping it is safe: a
+// list that was asked for before an event counts as older, whatever is dropped.
+func TestDirectoryIsBounded(t *testing.T) {
+	l := boundLink(t, Config{})
+	d := &l.directory
+	own := listKey{l.m.own.JID, omemo.V2}
+	d.learnt(own, true)
+	asked := listKey{"romeo@example.net", omemo.V2}
+	d.learnt(asked, true)
+	heard := d.heard(asked)
+	for i := range 3 * maxLists {
+		d.learnt(listKey{fmt.Sprintf("stranger%d@example.net", i), omemo.V2}, true)
+	}
+	if len(d.fresh) > maxLists || len(d.news) > maxLists {
+		t.Errorf("%d lists, news of %d", len(d.fresh), len(d.news))
+	}
+	if d.stale(own) {
+		t.Error("our own list was dropped")
+	}
+	if d.heard(asked) == heard {
+		t.Error("what was dropped counts as unchanged")
+	}
+	d.learnt(asked, true)
+	if d.heard(asked) == heard {
+		t.Error("an event was missed")
+	}
+	unlock, err := d.lock(t.Context(), "romeo@example.net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.lock(ended, "romeo@example.net"); err == nil {
+		t.Error("two turns at once")
+	}
+	unlock()
+	if len(d.turns) != 0 {
+		t.Errorf("%d turns are left", len(d.turns))
+	}
+}
+
+// A flood of messages that are not for us leaves no timers behind.
+func TestSiblingsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		events := 0
+		l := boundLink(t, Config{OnEvent: func(Event) { events++ }})
+		defer l.cancel()
+		l.m.doubts = limiter{limit: 0}
+		from := omemo.Address{JID: "romeo@example.net", Device: 2}
+		for range 3 * maxSiblings {
+			l.siblings.missing(l, from, "x")
+		}
+		if len(l.siblings.waiting[from]) != maxSiblings || events != 2*maxSiblings {
+			t.Errorf("%d wait, %d were reported", len(l.siblings.waiting[from]), events)
+		}
+		l.siblings.found(from)
+		if l.siblings.timers != 0 || len(l.siblings.waiting) != 0 {
+			t.Errorf("%d timers are left", l.siblings.timers)
+		}
+	})
+}
+
+// Ids are somebody else's choice.
+func TestTracesAreBounded(t *testing.T) {
+	var traces traces
+	traces.note(strings.Repeat("x", traceID+1), "step")
+	if len(traces.steps) != 0 {
+		t.Error("a long id is remembered")
+	}
+	for i := range 3 * traceMessages {
+		for range 2 * traceSteps {
+			traces.note(fmt.Sprint(i), "step")
+		}
+	}
+	if len(traces.steps) > traceMessages || len(traces.steps[fmt.Sprint(3*traceMessages-1)]) != traceSteps {
+		t.Errorf("%d messages", len(traces.steps))
+	}
+}
