@@ -62,19 +62,24 @@ func newBenchCrowd(v omemo.Version, store omemo.Store, devices int) (*benchCrowd
 		return nil, err
 	}
 	c.self = omemo.Device{Peer: own.Peer(), Identity: own.IdentityKey, Fingerprint: fingerprint}
-	if err := c.list(m); err != nil {
-		return nil, err
-	}
-	var bundles []*omemo.Bundle
-	for _, d := range c.devices {
-		bundles = append(bundles, d.Bundle(1))
-	}
-	sealed, err := c.send(m, c.accounts(0, devices), bundles...)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.read(sealed, len(c.devices)); err != nil {
-		return nil, err
+	// Account by account, since only so many are remembered that were never written
+	// to.
+	for from, to := 0, 0; from < devices; from = to {
+		to = min(from-from%benchPiece+benchPiece+1, devices)
+		if err := c.list(m, from, to); err != nil {
+			return nil, err
+		}
+		var bundles []*omemo.Bundle
+		for _, d := range c.devices[from:to] {
+			bundles = append(bundles, d.Bundle(1))
+		}
+		sealed, err := c.send(m, c.accounts(from, to), bundles...)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.read(sealed, to-from); err != nil {
+			return nil, err
+		}
 	}
 	return c, c.confirm()
 }
@@ -82,10 +87,14 @@ func newBenchCrowd(v omemo.Version, store omemo.Store, devices int) (*benchCrowd
 // benchAccount returns the account of the nth device.
 func benchAccount(nth int) string { return benchName((nth + benchDevices - 1) / benchDevices) }
 
-// list has a manager learn all devices.
-func (c *benchCrowd) list(m *omemo.Manager) error {
+// benchPiece is how many devices a session is established with at a time: those
+// of a hundred accounts.
+const benchPiece = 100 * benchDevices
+
+// list has a manager learn devices from and up to a number.
+func (c *benchCrowd) list(m *omemo.Manager, from, to int) error {
 	ids := make(map[string][]omemo.DeviceID)
-	for _, d := range c.devices {
+	for _, d := range c.devices[from:to] {
 		ids[d.Peer().JID] = append(ids[d.Peer().JID], d.Peer().Address.Device)
 	}
 	for jid, ids := range ids {
@@ -192,16 +201,16 @@ func (c *benchCrowd) confirm() error {
 		return err
 	}
 	c.m.Later(nil, []uint64{sealed.Outbox[0].Seq})
+	keys := make(map[omemo.Address]omemo.Key)
+	for _, k := range sealed.Messages[0].Keys {
+		keys[k.Address] = k
+	}
 	for _, d := range c.devices {
-		for _, k := range sealed.Messages[0].Keys {
-			if k.Address == d.Peer().Address {
-				next, _, _, _, err := d.Open(c.sessions[k.Address], k)
-				if err != nil {
-					return err
-				}
-				c.sessions[k.Address] = next
-			}
+		next, _, _, _, err := d.Open(c.sessions[d.Peer().Address], keys[d.Peer().Address])
+		if err != nil {
+			return err
 		}
+		c.sessions[d.Peer().Address] = next
 	}
 	return nil
 }
