@@ -43,7 +43,7 @@ var binary struct {
 	err error
 }
 
-func echobotBinary(t *testing.T) string {
+func echobotBinary(t testing.TB) string {
 	t.Helper()
 	binary.Do(func() {
 		if binary.dir, binary.err = os.MkdirTemp("", "echobot"); binary.err != nil {
@@ -68,7 +68,7 @@ func removeBinary() {
 }
 
 // newEchobot starts a bot for an account and waits until it is online.
-func newEchobot(t *testing.T, s *lab.Server, a *lab.Account) *echobot {
+func newEchobot(t testing.TB, s *lab.Server, a *lab.Account) *echobot {
 	t.Helper()
 	b := idleEchobot(t, s, a)
 	b.start(t)
@@ -76,7 +76,7 @@ func newEchobot(t *testing.T, s *lab.Server, a *lab.Account) *echobot {
 }
 
 // idleEchobot returns a bot that was not started yet.
-func idleEchobot(t *testing.T, s *lab.Server, a *lab.Account) *echobot {
+func idleEchobot(t testing.TB, s *lab.Server, a *lab.Account) *echobot {
 	t.Helper()
 	b := &echobot{Account: a, server: s, dir: t.TempDir()}
 	b.db = filepath.Join(b.dir, "bot.db")
@@ -90,14 +90,14 @@ func idleEchobot(t *testing.T, s *lab.Server, a *lab.Account) *echobot {
 }
 
 // start starts a bot and waits until it is online.
-func (b *echobot) start(t *testing.T) {
+func (b *echobot) start(t testing.TB) {
 	t.Helper()
 	b.launch(t)
 	b.awaitOnline(t)
 }
 
 // launch starts a bot.
-func (b *echobot) launch(t *testing.T) {
+func (b *echobot) launch(t testing.TB) {
 	t.Helper()
 	b.runs++
 	b.log = filepath.Join(b.dir, "bot"+strconv.Itoa(b.runs)+".log")
@@ -116,7 +116,7 @@ func (b *echobot) launch(t *testing.T) {
 }
 
 // awaitOnline waits until a bot that was started is online.
-func (b *echobot) awaitOnline(t *testing.T) {
+func (b *echobot) awaitOnline(t testing.TB) {
 	t.Helper()
 	var online []byte
 	if !lab.Until(deadline, func() bool {
@@ -142,7 +142,7 @@ func (b *echobot) awaitOnline(t *testing.T) {
 }
 
 // stop ends the bot as an operator would, and checks that it ends cleanly.
-func (b *echobot) stop(t *testing.T) {
+func (b *echobot) stop(t testing.TB) {
 	t.Helper()
 	if err := b.process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func (b *echobot) kill() {
 
 // awaitList waits until the bot has learnt of a device list of an account so
 // many times in this run.
-func (b *echobot) awaitList(t *testing.T, of string, times int) {
+func (b *echobot) awaitList(t testing.TB, of string, times int) {
 	t.Helper()
 	if !lab.Until(deadline, func() bool {
 		text, err := os.ReadFile(b.log)

@@ -44,14 +44,14 @@ type received struct {
 }
 
 // newProgram logs a program in. It collects what it receives.
-func newProgram(t *testing.T, s *lab.Server, a *lab.Account) *program {
+func newProgram(t testing.TB, s *lab.Server, a *lab.Account) *program {
 	t.Helper()
 	return newProgramWith(t, s, a, memstore.New(a.JID), nil)
 }
 
 // newProgramWith logs a program in that has a handler of its own, called after
 // the message was collected.
-func newProgramWith(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
+func newProgramWith(t testing.TB, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
 	t.Helper()
 	p := newHiddenProgram(t, s, a, store, handler)
 	p.appear(t)
@@ -60,7 +60,7 @@ func newProgramWith(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Sto
 
 // newHiddenProgram is newProgramWith without presence: messages that wait for the
 // account stay where they are.
-func newHiddenProgram(t *testing.T, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
+func newHiddenProgram(t testing.TB, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
@@ -103,7 +103,7 @@ func newHiddenProgram(t *testing.T, s *lab.Server, a *lab.Account, store omemo.S
 }
 
 // appear sends the presence.
-func (p *program) appear(t *testing.T) {
+func (p *program) appear(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
