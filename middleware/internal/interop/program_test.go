@@ -62,11 +62,17 @@ func newProgramWith(t testing.TB, s *lab.Server, a *lab.Account, store omemo.Sto
 // account stay where they are.
 func newHiddenProgram(t testing.TB, s *lab.Server, a *lab.Account, store omemo.Store, handler xmpp.Handler) *program {
 	t.Helper()
+	return newConfigured(t, s, a, middleware.Config{Store: store, AnswerStrangers: true}, handler)
+}
+
+// newConfigured is newHiddenProgram with another configuration.
+func newConfigured(t *testing.T, s *lab.Server, a *lab.Account, c middleware.Config, handler xmpp.Handler) *program {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	p := &program{Account: a, store: store, served: make(chan struct{})}
+	p := &program{Account: a, store: c.Store, served: make(chan struct{})}
 	var err error
-	c := middleware.Config{Store: store, OnEvent: p.onEvent, AnswerStrangers: true}
+	c.OnEvent = p.onEvent
 	logscan.Watch(&c)
 	p.om, err = middleware.New(ctx, c)
 	if err != nil {
