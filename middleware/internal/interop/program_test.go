@@ -66,7 +66,7 @@ func newHiddenProgram(t testing.TB, s *lab.Server, a *lab.Account, store omemo.S
 }
 
 // newConfigured is newHiddenProgram with another configuration.
-func newConfigured(t *testing.T, s *lab.Server, a *lab.Account, c middleware.Config, handler xmpp.Handler) *program {
+func newConfigured(t testing.TB, s *lab.Server, a *lab.Account, c middleware.Config, handler xmpp.Handler) *program {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
