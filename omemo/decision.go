@@ -27,21 +27,39 @@ func (m *Manager) SetTrust(ctx context.Context, jid string, f Fingerprint, t Tru
 	return m.Decide(ctx, Decision{jid, f, t})
 }
 
-// Decide records decisions, all of them at once or none.
+// Decide records decisions, all of them at once or none. What a device has said
+// about other keys is done when its own is verified, and forgotten when it is
+// distrusted. Nobody is told; Announce does that.
 func (m *Manager) Decide(ctx context.Context, decisions ...Decision) error {
-	return m.work(ctx, func(u *unit) error {
-		for _, d := range decisions {
-			if err := d.check(); err != nil {
+	return m.work(ctx, func(u *unit) error { return u.decide(ctx, decisions) })
+}
+
+func (u *unit) decide(ctx context.Context, decisions []Decision) error {
+	for _, d := range decisions {
+		if err := d.check(); err != nil {
+			return err
+		}
+		if err := u.learn(ctx, d.JID); err != nil {
+			return err
+		}
+		u.noteTrust(d.JID, d.Fingerprint, d.Trust)
+		if d.Trust.byPerson() {
+			u.befriend(d.JID)
+		}
+	}
+	for _, d := range decisions {
+		if !d.Trust.byPerson() {
+			continue
+		}
+		rows, err := u.release(ctx, d.JID, d.Fingerprint)
+		if err != nil {
+			return err
+		}
+		if d.Trust == Verified {
+			if err := u.follow(ctx, rows); err != nil {
 				return err
-			}
-			if err := u.learn(ctx, d.JID); err != nil {
-				return err
-			}
-			u.noteTrust(d.JID, d.Fingerprint, d.Trust)
-			if d.Trust.byPerson() {
-				u.befriend(d.JID)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }

@@ -50,6 +50,10 @@ type Delivery struct {
 	// OptOut: the message is its sender's wish to go on in plain text, which
 	// blocks sending until SetOptOut was called.
 	OptOut bool
+	// Statements are those of a trust message, and Stated is when it says that it
+	// was written. They are done, or kept until the sender's key is verified.
+	Statements []Statement
+	Stated     time.Time
 	// Seq is its number in the inbox, set by Decrypt.
 	Seq uint64
 	// Within runs in the store's transaction before anything is written. It may
@@ -116,6 +120,9 @@ func (u *unit) open(ctx context.Context, msg *Message, v Verify) (*Opened, error
 		}
 		u.received(o)
 		u.heed(o)
+		if err := u.believe(ctx, o); err != nil {
+			return nil, err
+		}
 		u.from = o.Session.peer
 		u.deliver(o.Event, &o.Delivery) // last: what runs within the commit begins here
 	}

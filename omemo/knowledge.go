@@ -194,7 +194,7 @@ func (u *unit) seen(ctx context.Context, p Peer, identity [32]byte, f Fingerprin
 		if err != nil {
 			return d, err
 		}
-		if _, decided := u.knows(p.JID).trust[f]; shared && !decided {
+		if t, decided := u.knows(p.JID).trust[f]; shared && (!decided || !t.By.IsZero()) {
 			u.noteTrust(p.JID, f, Undecided)
 			u.event(IdentityShared, p, f)
 		}

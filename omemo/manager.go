@@ -283,6 +283,8 @@ const (
 	IdentityChanged                       // another identity key was presented; the known one stays
 	IdentityShared                        // the key of another account was presented; it is undecided for this one
 	DeviceStale                           // nothing is sent to the device any more: it has not been heard of for long
+	KeyVerified                           // a trust message has made a key verified; the device may be unknown
+	KeyDistrusted                         // a trust message has made a key distrusted; the device may be unknown
 	DeviceReturned                        // a stale device has shown a sign of life
 )
 

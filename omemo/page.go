@@ -151,6 +151,7 @@ func (u *unit) savepoint() (back func()) {
 	c := &u.changes
 	c.Sessions, c.Skipped = slices.Clone(c.Sessions), slices.Clone(c.Skipped)
 	c.Devices, c.Contacts, c.Trust = slices.Clone(c.Devices), slices.Clone(c.Contacts), slices.Clone(c.Trust)
+	c.Statements = slices.Clone(c.Statements)
 	u.sessions, u.known = maps.Clone(u.sessions), maps.Clone(u.known)
 	if u.account != nil {
 		account := *u.account

@@ -61,3 +61,33 @@ func (u *unit) journal(ctx context.Context) ([]JournalRow, error) {
 	rows = slices.DeleteFunc(rows, func(r JournalRow) bool { return slices.Contains(u.changes.DropJournal, r.ID) })
 	return append(rows, u.changes.Journal...), nil
 }
+
+// statements returns what devices of an account have said and is waiting.
+func (u *unit) statements(ctx context.Context, jid string) ([]StatementRow, error) {
+	rows, err := u.store.Statements(ctx, jid)
+	if err != nil {
+		return nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(r StatementRow) bool {
+		return slices.Contains(u.changes.DropStatements, r.StatementID) ||
+			slices.ContainsFunc(u.changes.Statements, func(later StatementRow) bool { return later.StatementID == r.StatementID })
+	})
+	for _, r := range u.changes.Statements {
+		if r.JID == jid {
+			rows = append(rows, r)
+		}
+	}
+	return rows, nil
+}
+
+// keepStatement has a statement wait.
+func (u *unit) keepStatement(row StatementRow) {
+	u.changes.Statements = slices.DeleteFunc(u.changes.Statements, func(r StatementRow) bool { return r.StatementID == row.StatementID })
+	u.changes.Statements = append(u.changes.Statements, row)
+}
+
+// dropStatement removes a statement, committed or not.
+func (u *unit) dropStatement(id StatementID) {
+	u.changes.DropStatements = append(u.changes.DropStatements, id)
+	u.changes.Statements = slices.DeleteFunc(u.changes.Statements, func(r StatementRow) bool { return r.StatementID == id })
+}

@@ -150,6 +150,13 @@ func (m *Manager) Reset(ctx context.Context) error {
 		for _, t := range all.Trust {
 			jids[t.JID] = true
 		}
+		statements, err := u.store.Statements(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range statements {
+			jids[s.JID] = true
+		}
 		for jid := range maps.Keys(jids) {
 			u.changes.DropContacts = append(u.changes.DropContacts, jid)
 		}
