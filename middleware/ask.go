@@ -128,5 +128,6 @@ func (l *link) ask(ctx context.Context, chat jid.JID, undecided []omemo.DeviceRe
 			return ErrAnswer
 		}
 	}
-	return l.m.manager.Decide(ctx, decisions...)
+	_, err = l.m.Decide(ctx, decisions...)
+	return err
 }

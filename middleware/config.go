@@ -63,6 +63,14 @@ type Config struct {
 	// anything itself. By default nobody is asked: UndecidedDevices tells.
 	AskTrust func(ctx context.Context, q TrustQuestion) ([]omemo.Decision, error)
 
+	// AutomaticTrust tells own and contacts' devices whose keys are verified what
+	// Decide has decided, and does what such devices say about keys (automatic trust
+	// management, XEP-0450): one comparison of fingerprints then serves all devices
+	// of an account. Whoever holds one verified device of an account can have
+	// further ones trusted in its name. It takes omemo:2. Without it, trust messages
+	// go to the application as other content does.
+	AutomaticTrust bool
+
 	// MinTrust is what the key of a sender must be worth for its messages to be
 	// delivered: undecided, which is the default, trusted blindly, or verified.
 	// Messages from distrusted keys never are. Those that are not are read and

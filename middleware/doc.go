@@ -31,7 +31,8 @@
 // middleware.go and link.go hold an account and one connection of it. class.go
 // decides what a stanza is; outgoing.go, incoming.go and arrival.go are the two
 // ways, rewrite.go the forms a message has on them; ask.go asks about undecided
-// devices; directory.go keeps device lists; setup.go, advert.go, ownlist.go,
+// devices, decide.go and trustmessage.go decide about keys and tell others;
+// directory.go keeps device lists; setup.go, advert.go, ownlist.go,
 // withdraw.go, reannounce.go, overlap.go and unheard.go bring our own device in
 // order and keep it so, life.go, prune.go, optout.go and catchup.go are what an
 // application may do with it and others; worker.go does what is owed; inbox.go and

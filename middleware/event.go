@@ -36,6 +36,8 @@ const (
 	NewDevice        // Account, Device, Version, Fingerprint
 	IdentityChanged  // Account, Device, Version, Fingerprint (the new one; the known one stays)
 	IdentityShared   // the key of another account, undecided for this one: Account, Device, Version, Fingerprint
+	KeyVerified      // a trust message has made a key verified: Account, Fingerprint; Device and Version if it is known
+	KeyDistrusted    // a trust message has made a key distrusted: likewise
 	SessionBuilt     // Account, Device, Version
 	SessionReplaced  // Account, Device, Version
 	SessionConfirmed // Account, Device, Version
@@ -73,8 +75,8 @@ var eventNames = map[EventKind]string{
 	Undecryptable: "undecryptable", Duplicate: "duplicate", PlaintextReceived: "plain text received",
 	SignallingDropped: "signalling dropped", Untrusted: "untrusted", IdentityShared: "identity shared",
 	OwnDeviceAdded:   "own device added",
-	UndecidedDevices: "undecided devices",
-	Refused:          "refused", DeadLetter: "dead letter", NewDevice: "new device", IdentityChanged: "identity changed",
+	UndecidedDevices: "undecided devices", KeyVerified: "key verified", KeyDistrusted: "key distrusted",
+	Refused: "refused", DeadLetter: "dead letter", NewDevice: "new device", IdentityChanged: "identity changed",
 	SessionBuilt: "session built", SessionReplaced: "session replaced", SessionConfirmed: "session confirmed",
 	ListPublished: "list published", ListChanged: "list changed", OwnDeviceRemoved: "own device removed", OwnDeviceContested: "own device contested",
 	DeviceStale: "device stale", DeviceReturned: "device returned", OptOutAsked: "opt-out asked", OptOutRefused: "opt-out refused",
@@ -175,8 +177,8 @@ func (m *Middleware) coreEvents(events []omemo.Event) {
 	kinds := map[omemo.EventKind]EventKind{
 		omemo.NewDevice: NewDevice, omemo.SessionBuilt: SessionBuilt, omemo.SessionReplaced: SessionReplaced,
 		omemo.SessionConfirmed: SessionConfirmed, omemo.IdentityChanged: IdentityChanged,
-		omemo.IdentityShared: IdentityShared,
-		omemo.DeviceStale:    DeviceStale, omemo.DeviceReturned: DeviceReturned,
+		omemo.IdentityShared: IdentityShared, omemo.KeyVerified: KeyVerified, omemo.KeyDistrusted: KeyDistrusted,
+		omemo.DeviceStale: DeviceStale, omemo.DeviceReturned: DeviceReturned,
 	}
 	for _, e := range events {
 		m.emit(Event{

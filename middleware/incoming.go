@@ -311,6 +311,7 @@ func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (
 		Event: o.Event, First: o.FirstSeen, Authenticated: o.Authenticated,
 	}
 	var content []*stanza.Element
+	var d omemo.Delivery
 	switch o.Version {
 	case omemo.V2:
 		envelope, err := stanza.ParseEnvelope(o.Plaintext)
@@ -327,6 +328,11 @@ func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (
 		info.Bound, info.Padded = envelope.From != "" && envelope.To != "", envelope.Padded
 		_, a.optOut = envelope.OptOut()
 		content = envelope.Content
+		if l.m.config.AutomaticTrust {
+			if content, d, err = takeTrust(a, envelope); err != nil {
+				a.events = append(a.events, Event{Kind: Refused, Account: a.sender, Device: o.Sender.Device, ID: attribute(a.message, "id"), Err: err})
+			}
+		}
 	default:
 		body := stanza.NewText(stanza.NSClient, "body", string(o.Plaintext))
 		if !stanza.ValidText(string(o.Plaintext)) {
@@ -335,7 +341,7 @@ func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (
 		content = []*stanza.Element{body}
 	}
 	if len(content) == 0 {
-		return omemo.Delivery{}, nil
+		return d, nil
 	}
 	if a.private {
 		content = append(content, stanza.NewElement(nsRoomUser, "x"))
@@ -345,9 +351,9 @@ func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (
 			Kind: Untrusted, Account: a.sender, Device: o.Sender.Device, Version: o.Version, Fingerprint: o.Fingerprint,
 			ID: attribute(a.message, "id"),
 		})
-		return omemo.Delivery{}, nil
+		return d, nil
 	}
-	d := omemo.Delivery{Stanza: a.with(plain(a.message, content, info))}
+	d.Stanza = a.with(plain(a.message, content, info))
 	a.optOut = a.optOut && o.Trust.Sendable() && a.sender != l.m.own.JID
 	d.OptOut = a.optOut && l.m.config.AskOptOut
 	if l.m.config.Receive != nil {

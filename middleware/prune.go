@@ -113,7 +113,7 @@ func (m *Middleware) Revoke(ctx context.Context, id omemo.DeviceID) error {
 	lost := slices.DeleteFunc(devices, func(d omemo.Device) bool { return d.Address.Device != id })
 	for _, d := range lost {
 		if !d.Fingerprint.IsZero() {
-			if err := m.manager.SetTrust(ctx, m.own.JID, d.Fingerprint, omemo.Distrusted); err != nil {
+			if _, err := m.Decide(ctx, omemo.Decision{JID: m.own.JID, Fingerprint: d.Fingerprint, Trust: omemo.Distrusted}); err != nil {
 				return err
 			}
 		}

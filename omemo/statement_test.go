@@ -318,3 +318,33 @@ func TestStatementsAreBounded(t *testing.T) {
 		t.Errorf("%d statements of a forgotten contact", n)
 	}
 }
+
+// TestStatementsOfOnePage: what one message of a page has said is known to the
+// next, before anything is committed.
+func TestStatementsOfOnePage(t *testing.T) {
+	w := newWorld(t)
+	us, own, key := w.join(alice, omemo.Options{}), w.join(alice, omemo.Options{}), w.join(bob, omemo.Options{})
+	w.meet(omemo.V2)
+	var items []omemo.PageItem
+	now := time.Now()
+	for i, s := range []said{
+		{[]omemo.Statement{about(key, false)}, now.Add(-10 * time.Second)},
+		{[]omemo.Statement{about(key, true)}, now.Add(-20 * time.Second)},
+	} {
+		text, err := json.Marshal(s)
+		own.ok(err)
+		sealed, err := own.trySend(omemo.Plaintext{V2: text}, alice)
+		own.ok(err)
+		items = append(items, omemo.PageItem{Message: us.find(sealed), Verify: hear, Cursor: omemo.Cursor{Archive: alice, Position: fmt.Sprint(i)}})
+	}
+	results, err := us.m.DecryptPage(us.ctx, items)
+	us.ok(err)
+	for _, r := range results {
+		us.ok(r.Err)
+	}
+	if rows := us.waiting(); len(rows) != 1 || rows[0].Trusted {
+		t.Errorf("waiting: %+v", rows)
+	}
+	us.ok(us.m.SetTrust(us.ctx, alice, own.fingerprint(), omemo.Verified))
+	us.trusts(key, di)
+}
