@@ -12,6 +12,7 @@ require (
 	mellium.im/xmpp v0.22.0
 	modernc.org/sqlite v1.61.1
 	pgregory.net/rapid v1.3.0
+	rsc.io/qr v0.2.0
 )
 
 require (

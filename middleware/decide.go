@@ -3,8 +3,11 @@ package middleware
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/verify"
 	"example.org/omellium/stanza/pep"
 )
 
@@ -78,4 +81,77 @@ func owners(decisions []omemo.Decision) (jids []string) {
 		jids = append(jids, d.JID)
 	}
 	return jids
+}
+
+// ErrMismatch: a URI names another key for a device than the one that is known.
+// Either the device has another one now, or somebody is in between.
+var ErrMismatch = errors.New("middleware: URI names another key for a known device")
+
+// VerifyURI decides, as Decide does, that the keys which a URI names are verified:
+// those, and no others. Only a person can call it who knows that the URI comes from
+// its account's owner, such as by scanning a code from a screen. If a device that
+// the URI names is known with another key, nothing is decided, and the error is a
+// *omemo.DeviceError with ErrMismatch. The URI may be of our own account.
+func (m *Middleware) VerifyURI(ctx context.Context, uri string) ([]omemo.DeviceResult, error) {
+	u, err := verify.ParseURI(uri)
+	if err != nil {
+		return nil, fmt.Errorf("middleware: %w", err)
+	}
+	decisions, err := URIDecisions(ctx, m.manager, u)
+	if err != nil {
+		return nil, err
+	}
+	return m.Decide(ctx, decisions...)
+}
+
+// URIDecisions returns what VerifyURI decides, for programs that have no
+// Middleware.
+func URIDecisions(ctx context.Context, m *omemo.Manager, u verify.URI) ([]omemo.Decision, error) {
+	account := u.Account.String()
+	_, known, err := m.Account(ctx, account)
+	if err != nil {
+		return nil, fmt.Errorf("middleware: %w", err)
+	}
+	own, err := m.Fingerprint(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("middleware: %w", err)
+	}
+	var decisions []omemo.Decision
+	for _, d := range u.Devices {
+		for _, k := range known {
+			if k.Address.Device == d.ID && !k.Fingerprint.IsZero() && k.Fingerprint != d.Fingerprint {
+				return nil, &omemo.DeviceError{Peer: k.Peer, Err: ErrMismatch}
+			}
+		}
+		if d.Fingerprint != own {
+			decisions = append(decisions, omemo.Decision{JID: account, Fingerprint: d.Fingerprint, Trust: omemo.Verified})
+		}
+	}
+	return decisions, nil
+}
+
+// OwnURI returns the URI that names this device, and those other devices of our own
+// account whose keys are verified: for others to scan.
+func (m *Middleware) OwnURI(ctx context.Context) (verify.URI, error) {
+	u := verify.URI{Account: m.account}
+	own, err := m.manager.Fingerprint(ctx)
+	if err != nil {
+		return u, fmt.Errorf("middleware: %w", err)
+	}
+	u.Devices = []verify.Device{{ID: m.own.Device, Fingerprint: own}}
+	_, devices, err := m.manager.Account(ctx, m.own.JID)
+	if err != nil {
+		return u, fmt.Errorf("middleware: %w", err)
+	}
+	for _, d := range devices {
+		trust, err := m.manager.TrustOf(ctx, d.Address, d.Fingerprint)
+		if err != nil {
+			return u, fmt.Errorf("middleware: %w", err)
+		}
+		named := slices.ContainsFunc(u.Devices, func(n verify.Device) bool { return n.ID == d.Address.Device })
+		if d.Active && !d.Fingerprint.IsZero() && trust == omemo.Verified && !named {
+			u.Devices = append(u.Devices, verify.Device{ID: d.Address.Device, Fingerprint: d.Fingerprint})
+		}
+	}
+	return u, nil
 }

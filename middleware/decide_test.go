@@ -1,12 +1,14 @@
 package middleware_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"example.org/omellium/middleware"
 	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/verify"
 	"example.org/omellium/stanza"
 	"mellium.im/xmpp/crypto"
 )
@@ -202,4 +204,46 @@ func TestARevokedDeviceIsDistrustedEverywhere(t *testing.T) {
 	phone.awaitTrust(lost, juliet, omemo.Verified)
 	ok(t, desk.om.Revoke(t.Context(), deviceOf(t, lost)))
 	phone.awaitTrust(lost, juliet, omemo.Distrusted)
+}
+
+// TestAScannedURIMarksWhatItNames, and nothing else.
+func TestAScannedURIMarksWhatItNames(t *testing.T) {
+	const juliet, romeo = "juliet@example.net", "romeo@example.net"
+	srv := network(t, juliet, romeo)
+	desk := connected(t, srv, juliet+"/desk", automatic())
+	first, _ := second(t, srv, romeo+"/1", automatic())
+	other, _ := second(t, srv, romeo+"/2", automatic())
+	ok(t, desk.om.Prepare(t.Context(), to(romeo).To))
+	u, err := first.om.OwnURI(t.Context())
+	ok(t, err)
+	if len(u.Devices) != 1 {
+		t.Errorf("%v names devices that are not verified", u)
+	}
+	_, err = desk.om.VerifyURI(t.Context(), u.String())
+	ok(t, err)
+	desk.awaitTrust(first, romeo, omemo.Verified)
+	desk.awaitTrust(other, romeo, omemo.Undecided)
+
+	first.verifies(other, romeo)
+	u, err = first.om.OwnURI(t.Context())
+	ok(t, err)
+	if len(u.Devices) != 2 || u.Devices[1].Fingerprint != fingerprintOf(t, other) {
+		t.Errorf("%v", u)
+	}
+	// Somebody in between: the device is known with another key than is shown.
+	before, err := desk.store.Accounts(t.Context(), romeo)
+	ok(t, err)
+	u.Devices[0].Fingerprint, u.Devices[1].Fingerprint = u.Devices[1].Fingerprint, u.Devices[0].Fingerprint
+	var device *omemo.DeviceError
+	if _, err := desk.om.VerifyURI(t.Context(), u.String()); !errors.Is(err, middleware.ErrMismatch) || !errors.As(err, &device) || device.Peer.JID != romeo {
+		t.Errorf("%v", err)
+	}
+	if after, err := desk.store.Accounts(t.Context(), romeo); err != nil || len(after.Trust) != len(before.Trust) {
+		t.Errorf("decided: %+v, %v", after.Trust, err)
+	}
+	for _, bad := range []string{"", "xmpp:romeo@example.net", "xmpp:romeo@example.net?omemo-sid-1=ab"} {
+		if _, err := desk.om.VerifyURI(t.Context(), bad); !errors.Is(err, verify.ErrURI) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
 }

@@ -206,6 +206,9 @@ func (u *unit) audience(ctx context.Context, decisions []Decision) ([]telling, e
 func (u *unit) endpoints(jid string, key Fingerprint) []Peer {
 	k := u.knows(jid)
 	var found []Peer
+	if !u.serves(V2) {
+		return nil
+	}
 	for _, id := range slices.Sorted(maps.Keys(k.devices[V2])) {
 		d := k.devices[V2][id]
 		if d.Active && k.trust[d.Fingerprint].Trust == Verified && !d.Fingerprint.IsZero() &&
@@ -240,7 +243,8 @@ func (u *unit) tell(ctx context.Context, out *Announced, t telling, c Compose, b
 	sealed := &Sealed{}
 	var ready []*Session
 	for _, p := range t.devices {
-		s, result := u.serve(ctx, choice{peer: p}, bundles, true)
+		c := u.choice(p)
+		s, result := u.serve(ctx, &c, byPeer(bundles), true)
 		if result.Err == nil && result.Trust != Verified {
 			result.Err = ErrUntrusted
 		}

@@ -29,11 +29,12 @@ var imports = map[string][]string{
 	"omemo/memstore":         {"omemo"},
 	"omemo/sqlstore":         {"omemo", "omemo/sqlstore", "omemo/sqlstore/..."},
 	"omemo/storetest":        {"omemo"},
+	"omemo/verify":           {"omemo"},
 	"stanza":                 {},
 	"stanza/pep":             {"stanza"},
 	"devicelist":             {"omemo", "stanza", "stanza/pep"},
 	"bundle":                 {"omemo", "stanza", "stanza/pep"},
-	"middleware":             {"omemo", "omemo/memstore", "stanza", "stanza/pep", "devicelist", "bundle", "middleware/..."},
+	"middleware":             {"omemo", "omemo/memstore", "omemo/verify", "stanza", "stanza/pep", "devicelist", "bundle", "middleware/..."},
 	"middleware/media":       {"stanza", "stanza/pep"},
 	// What only tests use stands above the middleware.
 	"middleware/internal/logscan": {"omemo", "middleware"},
@@ -52,6 +53,7 @@ var foreign = map[string]struct{ never, except []string }{
 	"omemo/memstore":         {never: []string{"encoding/xml", "net", "mellium.im/", "database/sql"}},
 	"omemo/sqlstore":         {never: []string{"encoding/xml", "mellium.im/"}},
 	"omemo/storetest":        {never: []string{"encoding/xml", "net", "mellium.im/"}},
+	"omemo/verify":           {never: []string{"encoding/xml", "net/http", "database/sql"}},
 	"stanza": {
 		never: []string{"net", "mellium.im/", "crypto/"},
 		except: []string{
