@@ -30,6 +30,7 @@ type bot struct {
 	password string
 	server   string // host:port, or empty
 	tls      *tls.Config
+	rooms    []jid.JID // with the nick of the bot
 	om       *middleware.Middleware
 }
 
@@ -37,6 +38,14 @@ type bot struct {
 type messageBody struct {
 	xmppstanza.Message
 	Body string `xml:"body"`
+}
+
+// received is a message as the bot reads it.
+type received struct {
+	xmppstanza.Message
+	Body  string           `xml:"body"`
+	Info  *middleware.Info `xml:"urn:xmpp:omellium:info:0 info"`
+	Delay *struct{}        `xml:"urn:xmpp:delay delay"`
 }
 
 // echo serves one connection until it breaks or ctx ends.
@@ -84,31 +93,73 @@ func (b *bot) echo(ctx context.Context) error {
 	if err := b.introduce(connecting, session.LocalAddr()); err != nil {
 		return err
 	}
+	for _, room := range b.rooms {
+		if err := join(connecting, session, room); err != nil {
+			return fmt.Errorf("join %s: %w", room, err)
+		}
+	}
 	return session.Serve(xmpp.HandlerFunc(b.handle))
 }
 
-// handle answers a chat message with its text.
+// join enters a room, as any program does it (XEP-0045, section 7.2). There is no
+// more to it: who is a member is the middleware's business.
+func join(ctx context.Context, session *xmpp.Session, room jid.JID) error {
+	x := xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}})
+	return session.Send(ctx, xmppstanza.Presence{To: room}.Wrap(x))
+}
+
+// handle answers a message with its text.
 func (b *bot) handle(t xmlstream.TokenReadEncoder, start *xml.StartElement) error {
 	if start.Name.Local != "message" {
 		return nil
 	}
-	var msg messageBody
+	var msg received
 	d := xml.NewTokenDecoder(xmlstream.MultiReader(xmlstream.Token(*start), t))
 	if err := d.Decode(&msg); err != nil {
 		b.log.Warn("message not understood", "err", err)
 		return nil
 	}
-	if msg.Body == "" || msg.Type != xmppstanza.ChatMessage {
+	if msg.Body == "" || msg.Type == xmppstanza.GroupChatMessage && !b.answerable(&msg) ||
+		msg.Type != xmppstanza.ChatMessage && msg.Type != xmppstanza.GroupChatMessage {
 		return nil
 	}
 	reply := messageBody{
-		Message: xmppstanza.Message{To: msg.From.Bare(), Type: xmppstanza.ChatMessage},
+		Message: xmppstanza.Message{To: msg.From.Bare(), Type: msg.Type},
 		Body:    msg.Body,
+	}
+	if b.inRoom(msg.From) && msg.Type == xmppstanza.ChatMessage {
+		reply.To = msg.From // to this occupant alone
 	}
 	if err := t.Encode(reply); err != nil {
 		b.log.Warn("reply", "err", err)
 	}
 	return nil
+}
+
+// answerable tells what somebody says in a room now from what the bot itself has
+// said, with whatever device, and from what was said before it came.
+func (b *bot) answerable(msg *received) bool {
+	if msg.Delay != nil {
+		return false
+	}
+	if msg.Info != nil {
+		return msg.Info.Account != b.addr.Bare().String()
+	}
+	for _, room := range b.rooms {
+		if msg.From.Equal(room) {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *bot) inRoom(from jid.JID) bool {
+	for _, room := range b.rooms {
+		if from.Bare().Equal(room.Bare()) {
+			return true
+		}
+	}
+	return false
 }
 
 // introduce logs what people compare when they verify the bot.

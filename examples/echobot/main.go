@@ -1,6 +1,7 @@
-// The echobot command answers each encrypted chat message with its text.
+// The echobot command answers each encrypted chat message with its text, in rooms
+// as well.
 //
-//	XMPP_PASSWORD=… echobot -jid bot@example.net -db bot.db
+//	XMPP_PASSWORD=… echobot -jid bot@example.net -db bot.db -room hall@rooms.example.net/bot
 //
 // It is mellium's echo bot with three statements more, which encrypt it, and a
 // loop around the connection. It logs to standard error and stops on SIGINT or
@@ -62,6 +63,14 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	policy := middleware.Required
 	flags.Func("policy", "required (default), opportunistic or off", func(s string) (err error) {
 		policy, err = parsePolicy(s)
+		return err
+	})
+	flags.Func("room", "room to be in, with the nick to have there: room@conference.example.net/bot; may be repeated", func(s string) error {
+		room, err := jid.Parse(s)
+		if err == nil && (room.Localpart() == "" || room.Resourcepart() == "") {
+			err = errors.New("a room and a nick are needed")
+		}
+		b.rooms = append(b.rooms, room)
 		return err
 	})
 	if err := flags.Parse(args); err != nil {

@@ -30,7 +30,8 @@ type echobot struct {
 
 	server  *lab.Server
 	dir     string
-	db      string // file or URL
+	db      string   // file or URL
+	rooms   []string // with the nick
 	process *lab.Process
 	runs    int
 	log     string // file, of this run
@@ -75,6 +76,23 @@ func newEchobot(t testing.TB, s *lab.Server, a *lab.Account) *echobot {
 	return b
 }
 
+// newRoomBot starts a bot that is in rooms.
+func newRoomBot(t *testing.T, s *lab.Server, a *lab.Account, rooms ...string) *echobot {
+	t.Helper()
+	b := idleEchobot(t, s, a)
+	b.rooms = rooms
+	b.start(t)
+	return b
+}
+
+// awaitLog waits until the bot has logged a text in this run.
+func (b *echobot) awaitLog(t *testing.T, text string) {
+	t.Helper()
+	if !lab.Until(deadline, func() bool { return b.says(text) }) {
+		t.Fatalf("the bot has not logged %q", text)
+	}
+}
+
 // idleEchobot returns a bot that was not started yet.
 func idleEchobot(t testing.TB, s *lab.Server, a *lab.Account) *echobot {
 	t.Helper()
@@ -108,6 +126,9 @@ func (b *echobot) launch(t testing.TB) {
 	defer stderr.Close()
 	cmd := exec.Command(echobotBinary(t), "-jid", b.Account.JID, "-addr", b.server.Addr, "-ca", b.server.CAFile,
 		"-db", b.db, "-policy", "required")
+	for _, room := range b.rooms {
+		cmd.Args = append(cmd.Args, "-room", room)
+	}
 	cmd.Env = append(os.Environ(), "XMPP_PASSWORD="+b.Account.Password, "XDG_STATE_HOME="+b.dir)
 	cmd.Stderr = stderr
 	if b.process, err = lab.Start(cmd); err != nil {

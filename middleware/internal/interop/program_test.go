@@ -108,6 +108,16 @@ func newConfigured(t testing.TB, s *lab.Server, a *lab.Account, c middleware.Con
 	return p
 }
 
+// newSplitProgram is newProgram with one stanza for each version, if split.
+func newSplitProgram(t testing.TB, s *lab.Server, a *lab.Account, split bool) *program {
+	t.Helper()
+	p := newConfigured(t, s, a, middleware.Config{
+		Store: memstore.New(a.JID), AnswerStrangers: true, SplitStanzas: func(jid.JID) bool { return split },
+	}, nil)
+	p.appear(t)
+	return p
+}
+
 // appear sends the presence.
 func (p *program) appear(t testing.TB) {
 	t.Helper()

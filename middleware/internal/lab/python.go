@@ -65,12 +65,16 @@ type PythonEvent struct {
 	//	completed      sent an empty message by itself
 	//	devices        a device list arrived
 	//	presence       a contact came or went
+	//	occupant       somebody came to a room, went, or changed
 	//	error          a message came back
 	//	answer         of a command
 	//	failed         an error of the client itself
 	//	disconnected
 	Event   string
-	JID     string // bare
+	JID     string // bare; of a message to a room, the room
+	Sender  string // bare, behind a message
+	Nick    string // of an occupant
+	Own     bool   // the occupant is this client
 	ID      string // of the stanza
 	Body    string
 	Version string
@@ -256,6 +260,28 @@ func (c *PythonClient) SendAndAwaitReceipt(t testing.TB, to, body string) {
 	ids := c.command(t, map[string]any{"command": "send", "to": to, "body": body, "receipt": true}).IDs
 	c.Await(t, fmt.Sprintf("to get a receipt for %q", body), func(e PythonEvent) bool {
 		return e.Event == "receipt" && e.JID == to && slices.Contains(ids, e.ID)
+	})
+}
+
+// Join enters a room and waits until it is in. Send to the room's address then
+// encrypts for its members, and what they say has the room's address as its JID.
+func (c *PythonClient) Join(t testing.TB, room, nick string) {
+	t.Helper()
+	c.command(t, map[string]any{"command": "join", "to": room, "nick": nick})
+	c.awaitNick(t, room, nick)
+}
+
+// Nick takes another nick in a room.
+func (c *PythonClient) Nick(t testing.TB, room, nick string) {
+	t.Helper()
+	c.command(t, map[string]any{"command": "nick", "to": room, "nick": nick})
+	c.awaitNick(t, room, nick)
+}
+
+func (c *PythonClient) awaitNick(t testing.TB, room, nick string) {
+	t.Helper()
+	c.Await(t, fmt.Sprintf("to be %s in %s", nick, room), func(e PythonEvent) bool {
+		return e.Event == "occupant" && e.JID == room && e.Own && e.Nick == nick && e.Type == "available"
 	})
 }
 

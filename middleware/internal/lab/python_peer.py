@@ -18,7 +18,7 @@ import oldmemo.etree
 import omemo
 import twomemo
 import twomemo.etree
-from omemo.session_manager import BundleDownloadFailed, BundleNotFound, DeviceListDownloadFailed
+from omemo.session_manager import BundleDownloadFailed, BundleNotFound, DeviceListDownloadFailed, NoEligibleDevices
 from omemo.storage import Just, Nothing, Storage
 from slixmpp import ClientXMPP
 from slixmpp.exceptions import IqError, IqTimeout
@@ -40,6 +40,10 @@ SCE = "{urn:xmpp:sce:1}"
 RECEIPTS = "{urn:xmpp:receipts}"
 CARBONS = "{urn:xmpp:carbons:2}"
 FORWARDED = "{urn:xmpp:forward:0}forwarded"
+ROOM = "http://jabber.org/protocol/muc"
+ROOM_USER = "{http://jabber.org/protocol/muc#user}"
+ROOM_ADMIN = "{http://jabber.org/protocol/muc#admin}"
+DELAY = "{urn:xmpp:delay}delay"
 
 
 def emit(event, **fields):
@@ -151,6 +155,7 @@ class Peer(ClientXMPP):
         self.device = None
         self.asked = set()  # accounts whose device lists were fetched
         self.echo = False
+        self.rooms = {}  # room → nick → bare JID
         self.work = asyncio.Queue()
         self.worker = None
         for plugin in ("xep_0030", "xep_0060", "xep_0115", "xep_0163", "xep_0199", "xep_0280"):
@@ -226,13 +231,25 @@ class Peer(ClientXMPP):
         emit("ready", device=own.device_id)
 
     def on_presence(self, stanza):
+        room, nick = stanza["from"].bare, stanza["from"].resource
+        if room in self.rooms:
+            x = stanza.xml.find(ROOM_USER + "x")
+            item = x.find(ROOM_USER + "item") if x is not None else None
+            if stanza["type"] == "unavailable":
+                self.rooms[room].pop(nick, None)
+            elif item is not None and item.get("jid"):
+                self.rooms[room][nick] = item.get("jid").split("/")[0]
+            own = x is not None and any(s.get("code") == "110" for s in x.findall(ROOM_USER + "status"))
+            kind = stanza["type"] if stanza["type"] in ("unavailable", "error") else "available"
+            emit("occupant", jid=room, nick=nick, type=kind, own=own)
+            return
         if stanza["type"] in ("available", "unavailable"):
             emit("presence", jid=stanza["from"].bare, type=stanza["type"])
 
     # Out.
 
     def transmit(self, to, message):
-        stanza = self.make_message(to, mtype="chat")
+        stanza = self.make_message(to, mtype="groupchat" if to in self.rooms else "chat")
         stanza["id"] = secrets.token_hex(8)
         stanza.xml.append(CODECS[message.namespace].serialize_message(message))
         ElementTree.SubElement(stanza.xml, "{urn:xmpp:hints}store")
@@ -240,13 +257,25 @@ class Peer(ClientXMPP):
         stanza.send()
         return stanza["id"]
 
-    def envelope(self, content):
+    async def members(self, room):
+        """The owners, admins and members of a room, without ourselves."""
+        found = set()
+        for affiliation in ("owner", "admin", "member"):
+            iq = self.make_iq_get(ito=room)
+            query = ElementTree.SubElement(iq.xml, ROOM_ADMIN + "query")
+            ElementTree.SubElement(query, ROOM_ADMIN + "item", affiliation=affiliation)
+            answer = await iq.send(timeout=30)
+            found |= {i.get("jid").split("/")[0] for i in answer.xml.iter(ROOM_ADMIN + "item") if i.get("jid")}
+        found.discard(self.boundjid.bare)
+        return found
+
+    def envelope(self, content, to=None):
         """Namespaces without prefixes: some clients compare qualified names."""
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         padding = secrets.token_hex(secrets.randbelow(100))
         return (f'<envelope xmlns="urn:xmpp:sce:1"><content>{content}</content>'
                 f"<rpad>{padding}</rpad><from jid={quoteattr(self.boundjid.bare)}/>"
-                f'<time stamp="{now}"/></envelope>').encode()
+                f'<time stamp="{now}"/>{"" if to is None else f"<to jid={quoteattr(to)}/>"}</envelope>').encode()
 
     async def send_body(self, to, body, request=False):
         """Legacy encrypts the body alone: a receipt is asked for in omemo:2 only."""
@@ -256,14 +285,21 @@ class Peer(ClientXMPP):
         return await self.send_content(to, body, content)
 
     async def send_content(self, to, body, content):
-        if to not in self.asked:
+        recipients = await self.members(to) if to in self.rooms else {to}
+        for account in recipients - self.asked:
             # The first message does not wait for an event to bring the list.
             for version in self.versions:
-                await self.manager.refresh_device_list(version, to)
-            self.asked.add(to)
-        plaintexts = {LEGACY: body.encode(), V2: self.envelope(content)}
-        messages, errors = await self.manager.encrypt(
-            frozenset({to}), {v: plaintexts[v] for v in self.versions}, self.versions)
+                await self.manager.refresh_device_list(version, account)
+            self.asked.add(account)
+        plaintexts = {LEGACY: body.encode(), V2: self.envelope(content, to if to in self.rooms else None)}
+        plaintexts = {v: plaintexts[v] for v in self.versions}
+        try:
+            messages, errors = await self.manager.encrypt(frozenset(recipients), plaintexts, self.versions)
+        except NoEligibleDevices as e:
+            if to not in self.rooms:
+                raise
+            # Members that speak another version do not keep it from the others.
+            messages, errors = await self.manager.encrypt(frozenset(recipients) - e.bare_jids, plaintexts, self.versions)
         ids = [self.transmit(to, message) for message in messages]
         return {"ids": ids,
                 "versions": [NAMES[m.namespace] for m in messages],
@@ -275,6 +311,9 @@ class Peer(ClientXMPP):
     async def on_message(self, xml):
         sender = xml.get("from", "").split("/")[0] or self.boundjid.bare
         carbon = False
+        if xml.get("type") == "groupchat":
+            await self.on_room_message(sender, xml)
+            return
         for direction in ("sent", "received"):
             inner = xml.find(f"{CARBONS}{direction}/{FORWARDED}/{CLIENT}message")
             if inner is not None and sender == self.boundjid.bare:
@@ -298,6 +337,22 @@ class Peer(ClientXMPP):
         elif body is not None:
             emit("plain", jid=sender, body=body, id=xml.get("id"))
 
+    async def on_room_message(self, room, xml):
+        nick = xml.get("from").partition("/")[2]
+        account = self.rooms.get(room, {}).get(nick)
+        if xml.find(DELAY) is not None or account is None or account == self.boundjid.bare:
+            return
+        found = [v for v in NAMES if xml.find(f"{{{v}}}encrypted") is not None]
+        for version in self.versions:
+            element = xml.find(f"{{{version}}}encrypted")
+            if element is not None and self.is_for_us(version, element):
+                await self.on_encrypted(account, xml, version, element, False, room)
+                return
+        if found:
+            emit("foreign", jid=room, sender=account, id=xml.get("id"))
+        elif xml.findtext(CLIENT + "body") is not None:
+            emit("plain", jid=room, sender=account, body=xml.findtext(CLIENT + "body"))
+
     async def on_items(self, sender, items):
         for version in self.versions:
             if items.get("node") == LIST_NODES[version]:
@@ -311,7 +366,7 @@ class Peer(ClientXMPP):
             keys = next((k for k in keys if k.get("jid") == self.boundjid.bare), None)
         return keys is not None and any(k.get("rid") == str(self.device) for k in keys)
 
-    async def on_encrypted(self, sender, xml, version, element, carbon):
+    async def on_encrypted(self, sender, xml, version, element, carbon, room=None):
         try:
             if version == LEGACY:
                 message = await oldmemo.etree.parse_message(element, sender, self.boundjid.bare, self.manager)
@@ -326,7 +381,7 @@ class Peer(ClientXMPP):
             return
         body = plaintext.decode()
         if version == V2:
-            content = self.open_envelope(sender, body)
+            content = self.open_envelope(sender, body, room)
             body = content.findtext(CLIENT + "body")
             received = content.find(RECEIPTS + "received")
             if received is not None:
@@ -336,12 +391,12 @@ class Peer(ClientXMPP):
         if body is None:
             emit("empty", jid=sender, version=NAMES[version], device=device.device_id)
             return
-        emit("message", jid=sender, id=xml.get("id"), body=body, version=NAMES[version],
+        emit("message", jid=room or sender, sender=sender, id=xml.get("id"), body=body, version=NAMES[version],
              device=device.device_id, carbon=carbon)
         if self.echo and not carbon:
-            await self.send_body(sender, body)
+            await self.send_body(room or sender, body)
 
-    def open_envelope(self, sender, text):
+    def open_envelope(self, sender, text, room=None):
         envelope = ElementTree.fromstring(text)
         content = envelope.find(SCE + "content")
         if envelope.tag != SCE + "envelope" or content is None:
@@ -349,6 +404,9 @@ class Peer(ClientXMPP):
         claimed = envelope.find(SCE + "from")
         if claimed is not None and claimed.get("jid") != sender:
             raise ValueError("the envelope names another sender")
+        to = envelope.find(SCE + "to")
+        if room is not None and (to is None or to.get("jid") != room):
+            raise ValueError("the envelope does not name the room")
         padding = envelope.findtext(SCE + "rpad")
         if padding is None or re.search(r"[<&]", padding):
             raise ValueError("the envelope is not padded")
@@ -364,6 +422,13 @@ class Peer(ClientXMPP):
                 answer = await self.send_body(command["to"], command["body"], command.get("receipt", False))
             elif action == "plain":
                 self.send_message(command["to"], command["body"], mtype="chat")
+            elif action == "join":
+                self.rooms.setdefault(command["to"], {})
+                presence = self.make_presence(pto=command["to"] + "/" + command["nick"])
+                ElementTree.SubElement(presence.xml, f"{{{ROOM}}}x")
+                presence.send()
+            elif action == "nick":
+                self.make_presence(pto=command["to"] + "/" + command["nick"]).send()
             elif action == "echo":
                 self.echo = command["on"]
             elif action == "devices":
