@@ -28,6 +28,43 @@
 // devices have read. And whoever holds the keys of a legacy message can put its
 // text into another chat of the same two devices.
 //
+// # Trust
+//
+// Trust belongs to an identity key and the account that shows it, and holds for
+// both versions. Content is encrypted to keys that are trusted blindly or verified;
+// what comes from any key is decrypted and marked ([Opened].Trust), and it is the
+// caller who refuses distrusted ones. A key is in one of these states:
+//
+//	                first seen
+//	                    │ the policy says
+//	     ┌──────────────┼────────────────┐
+//	     ▼              ▼                ▼
+//	undecided ─────▶ trusted blindly   verified or distrusted
+//	     │  the policy  │              (an allow-list)
+//	     └──────┬───────┘
+//	            │ a person, or a verified device (XEP-0450)
+//	     ┌──────┴───────┐
+//	     ▼              ▼
+//	 verified ◀────▶ distrusted
+//	        whoever decides later
+//
+// A person can make any of them undecided again: then the policy is not asked.
+//
+// A device that presents another key than before is changed: the known key stays
+// and is used, the other one stands beside it ([Device].Conflict, [IdentityChanged])
+// and its messages are refused, until [Manager.AcceptIdentity] takes it over; it
+// then begins as any key that is first seen. A key that another account has shown
+// first is undecided until a person decides ([IdentityShared]).
+//
+// What was decided comes before what the policy says. Blind trust is no decision:
+// policies are asked about it again. [BlindBeforeVerification] is the default;
+// [Blind], [TOAKAFA], [Manual], [ManualOwn] and [AllowList] are the others, and any
+// function can be one. [Manager.Announce] tells other devices of decisions, and
+// [Delivery].Statements is how what they say comes in: from our own devices about
+// every key, from a contact's about that contact's; the newest statement counts.
+// Statements of devices that are not verified wait until they are, 1,024 of our own
+// account's other devices and 64 of a contact's.
+//
 // Do not use this package where the whole of a conversation must be hidden: who
 // writes to whom, when and how much is visible to the servers, and in the legacy
 // version everything but the text of the body.

@@ -11,8 +11,8 @@ type Trust int
 const (
 	Undecided      Trust = 0
 	TrustedBlindly Trust = 1 // accepted by policy, by nobody's eyes
-	Verified       Trust = 2 // a person compared fingerprints
-	Distrusted     Trust = 3 // refused by a person
+	Verified       Trust = 2 // a person compared fingerprints, here or on a verified device
+	Distrusted     Trust = 3 // refused by a person, likewise, or by the policy
 )
 
 // String returns the name of the state.

@@ -28,7 +28,7 @@ var commands map[string]command
 
 func init() {
 	commands = map[string]command{
-		"devices": devices, "fingerprint": fingerprint, "trust": trust, "export": export, "import": importAccount,
+		"devices": devices, "fingerprint": fingerprint, "trust": trust, "qr": qr, "export": export, "import": importAccount,
 		"doctor": examine, "rotate": rotate, "replace": replace, "prune": prune, "purge": purge, "send": send,
 	}
 }
@@ -158,27 +158,6 @@ func fingerprint(ctx context.Context, c *control, args []string) error {
 	return show(c, []row{{own.JID, uint32(own.Device), f.String()}}, []string{"ACCOUNT", "DEVICE", "FINGERPRINT"}, func(r row) []string {
 		return []string{r.Account, decimal(r.Device), r.Fingerprint}
 	})
-}
-
-func trust(ctx context.Context, c *control, args []string) error {
-	if len(args) < 3 {
-		return errArguments
-	}
-	j, err := jid.Parse(args[0])
-	if err != nil {
-		return err
-	}
-	last := len(args) - 1 // a fingerprint may be given in groups
-	f, err := omemo.ParseFingerprint(strings.Join(args[1:last], ""))
-	if err != nil {
-		return err
-	}
-	for _, t := range []omemo.Trust{omemo.Undecided, omemo.Verified, omemo.Distrusted} {
-		if t.String() == args[last] {
-			return c.manager.SetTrust(ctx, j.Bare().String(), f, t)
-		}
-	}
-	return errArguments
 }
 
 func export(ctx context.Context, c *control, args []string) error {

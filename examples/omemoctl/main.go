@@ -44,9 +44,17 @@ const usage = `usage: omemoctl -jid account -db file [flags] command [arguments]
 On the store alone:
   devices [account]                devices, sessions and trust, ours by default
   fingerprint                      of this device
-  trust account fingerprint state  verified, distrusted or undecided
+  qr [-png file]                   this device as a URI and as a QR code, for others to scan
+  trust list [account]             all keys and the decisions about them
+  trust verify account fingerprint, or trust verify URI
+  trust distrust account fingerprint
+  trust reset account fingerprint  undecided again
+  trust decide [account] state     all keys that nobody decided about: verified or distrusted
   export                           identity and trust, to standard output: secret
   import                           what export wrote, from standard input, into an empty store
+
+  With -tell after verify, distrust or decide, our other devices and those of
+  contacts are told, as far as their keys are verified; this takes the account.
 
 With the account, whose password is in XMPP_PASSWORD:
   doctor [-fix]                    looks for faults

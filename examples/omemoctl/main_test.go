@@ -114,8 +114,9 @@ func TestWrongUse(t *testing.T) {
 	s := newSite(t)
 	s.bot()
 	for _, args := range [][]string{
-		{}, {"dance"}, {"devices", "a", "b"}, {"devices", "@"}, {"trust"}, {"trust", juliet, "abc", "verified"},
-		{"trust", juliet, strings.Repeat("ab", 32), "perhaps"}, {"replace"}, {"replace", juliet, "x"}, {"purge"}, {"purge", "version", "omemo:3"},
+		{}, {"dance"}, {"devices", "a", "b"}, {"devices", "@"}, {"trust"}, {"trust", "verify"}, {"trust", "verify", juliet, "abc"}, {"trust", "verify", "xmpp:" + juliet},
+		{"trust", "perhaps", juliet, strings.Repeat("ab", 32)}, {"trust", "distrust", juliet}, {"trust", "decide"}, {"trust", "decide", "perhaps"},
+		{"trust", "decide", juliet, juliet, "verified"}, {"trust", "list", "a", "b"}, {"trust", "list", "@"}, {"trust", "verify", "-x"}, {"qr", "x"}, {"replace"}, {"replace", juliet, "x"}, {"purge"}, {"purge", "version", "omemo:3"},
 		{"prune", "-older", "1h"}, {"send", juliet}, {"doctor", "now"}, {"import"}, {"-nothing"},
 	} {
 		if code, _ := s.run(args...); code != exitError {
@@ -180,8 +181,8 @@ func TestTalkAndLook(t *testing.T) {
 	if code, out := s.run("fingerprint"); code != exitOK || !strings.Contains(out, decimal(uint32(own.Device))) {
 		t.Errorf("fingerprint: exit code %d", code)
 	}
-	groups := append([]string{"trust", juliet}, strings.Fields(f.String())...)
-	if code, _ := s.run(append(groups, "distrusted")...); code != exitOK {
+	groups := append([]string{juliet}, strings.Fields(f.String())...)
+	if code, _ := s.run(append([]string{"trust", "distrust"}, groups...)...); code != exitOK {
 		t.Errorf("trust: exit code %d", code)
 	}
 	if code, _ := s.run("send", juliet, "no"); code == exitOK {
@@ -190,7 +191,7 @@ func TestTalkAndLook(t *testing.T) {
 	if code, out := s.run("replace", juliet); code != exitFaults || !strings.Contains(out, "trusted") {
 		t.Errorf("replace: exit code %d", code)
 	}
-	if code, _ := s.run(append(groups, "verified")...); code != exitOK {
+	if code, _ := s.run(append([]string{"trust", "verify"}, groups...)...); code != exitOK {
 		t.Errorf("trust: exit code %d", code)
 	}
 	if code, _ := s.run("replace", juliet, decimal(uint32(theirs.Device))); code != exitOK {

@@ -69,7 +69,7 @@ func (c *control) wrapped(ctx context.Context, f func(*middleware.Middleware) er
 		return err
 	}
 	defer session.Conn().Close()
-	om, err := middleware.New(ctx, middleware.Config{Store: c.store, Trust: recorded})
+	om, err := middleware.New(ctx, middleware.Config{Store: c.store, Trust: recorded, AutomaticTrust: true})
 	if err != nil {
 		return err
 	}
