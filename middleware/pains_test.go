@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,8 +22,7 @@ import (
 )
 
 // What users of other clients suffer from, each with its cause, and what happens
-// here. Others stand in life_test.go (5, 6, 7, 18) and in the tests of packages
-// omemo (3, 16) and media (23).
+// here. The table of all is in pains_table_test.go.
 
 // 1, Conversations#4239: the sender's list is old. The message is told, and our
 // own list is looked at.
@@ -183,6 +183,46 @@ func TestPain15MessagesWhileOffline(t *testing.T) {
 	b.awaitText("20")
 	if got := strings.Join(b.bodies(), " "); got != "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20" {
 		t.Errorf("came: %s", got)
+	}
+}
+
+// 16, Profanity#2137: more devices begin sessions than pre keys are published. Each
+// finds a pre key of its own, and an id never names two keys.
+func TestPain16PreKeysNeverRepeat(t *testing.T) {
+	t.Parallel()
+	srv := network(t, romeo, juliet)
+	a, b := connected(t, srv, romeo, chat(omemo.V2)), connected(t, srv, juliet, chat(omemo.V2))
+	stranger := client(t, srv, romeo)
+	own := omemo.Address{JID: juliet, Device: device(t, b)}
+	named, highest := make(map[uint32][32]byte), uint32(0)
+	for i := range omemo.PreKeyCount + 20 {
+		var published omemo.Bundle
+		until(t, "the next pre key is published", func() bool {
+			var err error
+			published, err = bundle.Fetch(t.Context(), stranger, own, omemo.V2)
+			ok(t, err)
+			return len(published.PreKeys) == omemo.PreKeyCount &&
+				slices.ContainsFunc(published.PreKeys, func(k omemo.PublicPreKey) bool { return k.ID > highest })
+		})
+		for _, k := range published.PreKeys {
+			if key, known := named[k.ID]; known && key != k.Key {
+				t.Fatalf("pre key id %d names two keys", k.ID)
+			}
+			named[k.ID] = k.Key
+			highest = max(highest, k.ID)
+		}
+		results, err := a.om.Replace(t.Context(), to(juliet).To, own.Device) // a new session
+		ok(t, err)
+		if len(results) != 1 || results[0].Err != nil {
+			t.Fatalf("results: %+v", results)
+		}
+		body := fmt.Sprint("canary ", i)
+		_, err = a.om.Send(t.Context(), to(juliet), text(body))
+		ok(t, err)
+		b.awaitText(body)
+	}
+	if n := b.count(middleware.Undecryptable); n != 0 {
+		t.Errorf("%d messages could not be read", n)
 	}
 }
 

@@ -115,26 +115,32 @@ func (m *Manager) Strike(ctx context.Context, ids ...OwedID) error {
 // Bundle returns our own bundle of a version, as it is to be published.
 func (m *Manager) Bundle(ctx context.Context, v Version) (*Bundle, error) {
 	var b *Bundle
-	err := m.read(ctx, func(u *unit) error {
-		rows, err := u.store.PreKeys(ctx, v)
-		if err != nil {
-			return err
-		}
-		slices.SortFunc(rows, func(a, b PreKeyRow) int { return int(int64(a.ID) - int64(b.ID)) })
-		b = u.own().bundle(v, rows, u.draw)
-		return nil
+	err := m.read(ctx, func(u *unit) (err error) {
+		b, err = u.bundle(ctx, v)
+		return err
 	})
 	return b, err
+}
+
+func (u *unit) bundle(ctx context.Context, v Version) (*Bundle, error) {
+	rows, err := u.store.PreKeys(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(rows, func(a, b PreKeyRow) int { return int(int64(a.ID) - int64(b.ID)) })
+	return u.own().bundle(v, rows, u.draw), nil
 }
 
 // Published records that a bundle was published and read back. If the keys have
 // changed in the meantime, the work stays owed.
 func (m *Manager) Published(ctx context.Context, b *Bundle) error {
-	now, err := m.Bundle(ctx, b.Version)
-	if err != nil || !b.SameKeys(now) {
+	return m.work(ctx, func(u *unit) error {
+		now, err := u.bundle(ctx, b.Version)
+		if err == nil && b.SameKeys(now) {
+			u.changes.DropOwed = append(u.changes.DropOwed, OwedID{Kind: OwedBundle, Peer: Peer{Version: b.Version}})
+		}
 		return err
-	}
-	return m.Strike(ctx, OwedID{Kind: OwedBundle, Peer: Peer{Version: b.Version}})
+	})
 }
 
 // SameKeys reports whether two bundles hold the same keys, in whatever order.

@@ -78,18 +78,24 @@ func examine(ctx context.Context, c *control, args []string) error {
 	asking, stop := context.WithTimeout(ctx, answerTimeout)
 	now, err := xtime.Get(asking, session, session.RemoteAddr())
 	stop()
-	clock := finding{Check: "clock", State: stateOK}
-	switch off := time.Since(now).Abs(); {
-	case err != nil:
-		clock.State, clock.Detail = stateUnknown, "the server does not tell the time"
-	case off > clockTolerance:
-		clock.State, clock.Detail = stateFault, fmt.Sprintf("%v away from the server's", off.Round(time.Second))
-	}
+	clock := clock(time.Since(now), err)
 	findings, err := diagnose(ctx, pep.SessionRequester(session), c.manager, *fix)
 	if err != nil {
 		return err
 	}
 	return c.report(append([]finding{clock}, findings...))
+}
+
+// clock compares our clock with the server's.
+func clock(off time.Duration, err error) finding {
+	f := finding{Check: "clock", State: stateOK}
+	switch {
+	case err != nil:
+		f.State, f.Detail = stateUnknown, "the server does not tell the time"
+	case off.Abs() > clockTolerance:
+		f.State, f.Detail = stateFault, fmt.Sprintf("%v away from the server's", off.Abs().Round(time.Second))
+	}
+	return f
 }
 
 // report shows findings. Faults that are left are errFaults.

@@ -319,3 +319,19 @@ func TestDoctorAndSilence(t *testing.T) {
 		})
 	}
 }
+
+func TestDoctorAndTheClock(t *testing.T) {
+	for _, c := range []struct {
+		off   time.Duration
+		err   error
+		state string
+	}{
+		{0, nil, stateOK}, {clockTolerance, nil, stateOK}, {-clockTolerance, nil, stateOK},
+		{clockTolerance + time.Second, nil, stateFault}, {-24 * time.Hour, nil, stateFault},
+		{24 * time.Hour, errSilent, stateUnknown},
+	} {
+		if f := clock(c.off, c.err); f.State != c.state {
+			t.Errorf("%v, %v: %+v", c.off, c.err, f)
+		}
+	}
+}

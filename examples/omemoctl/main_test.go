@@ -262,3 +262,56 @@ func TestExportAndImport(t *testing.T) {
 		t.Errorf("imported %v, exported %v", got, own)
 	}
 }
+
+// For scripts: every command prints JSON or nothing.
+func TestJSON(t *testing.T) {
+	s := newSite(t)
+	own := s.bot()
+	contact := s.contact()
+	theirs, err := contact.Manager().Device(t.Context())
+	ok(t, err)
+	f, err := contact.Manager().Fingerprint(t.Context())
+	ok(t, err)
+	for _, c := range []struct {
+		args  []string
+		code  int
+		holds string
+	}{
+		{[]string{"doctor"}, exitFaults, `"state": "fault"`},
+		{[]string{"doctor", "-fix"}, exitOK, `"state": "fixed"`},
+		{[]string{"devices"}, exitOK, "["},
+		{[]string{"devices", "nobody@example.net"}, exitOK, "[]"},
+		{[]string{"fingerprint"}, exitOK, decimal(uint32(own.Device))},
+		{[]string{"send", juliet, "canary"}, exitOK, decimal(uint32(theirs.Device))},
+		{[]string{"send", "nobody@example.net", "canary"}, exitError, ""},
+		{[]string{"devices"}, exitOK, `"own": true`},
+		{[]string{"trust", juliet, f.String(), "verified"}, exitOK, ""},
+		{[]string{"replace", juliet}, exitOK, `"trust": "verified"`},
+		{[]string{"trust", juliet, f.String(), "distrusted"}, exitOK, ""},
+		{[]string{"replace", juliet}, exitFaults, `"error"`},
+		{[]string{"rotate"}, exitOK, ""},
+		{[]string{"prune", "-dry"}, exitOK, "[]"},
+		{[]string{"export"}, exitOK, "{"},
+		{[]string{"purge", "contact", juliet}, exitOK, ""},
+		{[]string{"purge", "device", "7"}, exitOK, ""},
+		{[]string{"purge", "version", "legacy"}, exitOK, ""},
+		{[]string{"purge", "account"}, exitOK, ""},
+	} {
+		code, out := s.run(append([]string{"-json"}, c.args...)...)
+		if code != c.code || !strings.Contains(out, c.holds) || out != "" && !json.Valid([]byte(out)) || code == exitOK && c.holds == "" && out != "" {
+			t.Errorf("%q: exit code %d, want %d; %s", c.args, code, c.code, out)
+		}
+	}
+}
+
+// The store of a program that runs is left alone.
+func TestStoreInUse(t *testing.T) {
+	s := newSite(t)
+	s.bot()
+	store, err := sqlite.Open(t.Context(), s.db, romeo)
+	ok(t, err)
+	defer store.Close()
+	if code, out := s.run("devices"); code != exitError || out != "" {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+}
