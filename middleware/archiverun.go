@@ -27,7 +27,7 @@ func (l *link) start(archive string) {
 			read := make(map[string]bool)
 			following, err := l.follow(l.ctx, in, read)
 			final := err == nil || errors.Is(err, errNoArchive)
-			in.release(l.life, l, read, following)
+			in.release(l.life, l, read, following, errors.Is(err, ErrOffline))
 			l.m.catchUp.end(l, final)
 			if final || l.ctx.Err() != nil {
 				return

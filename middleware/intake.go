@@ -101,8 +101,8 @@ func (in *intake) fetchMissed() bool {
 }
 
 // release deals with what was held, and ends to hold. skip names what the archive
-// has brought.
-func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, following bool) {
+// has brought. If the wire has ended, the archive will bring the rest, in order.
+func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, following, ended bool) {
 	for {
 		in.mu.Lock()
 		held := in.held
@@ -115,7 +115,7 @@ func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, fo
 		in.mu.Unlock()
 		for _, a := range held {
 			id := in.position(a)
-			if id != "" && skip[id] || ctx.Err() != nil {
+			if id != "" && (skip[id] || ended || l.ctx.Err() != nil) || ctx.Err() != nil {
 				continue
 			}
 			l.take(ctx, a)

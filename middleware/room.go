@@ -156,6 +156,9 @@ func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 		default:
 			close(m.entered)
 			r.doubt(m)
+			if r.l.m.config.CatchUp {
+				r.l.start(m.bare)
+			}
 		}
 	}
 	if _, known := m.occupants[nick]; !known && len(m.occupants) >= maxOccupants {

@@ -100,8 +100,10 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		// read along.
 		Trust:           omemo.ManualOwn(omemo.BlindBeforeVerification),
 		AnswerStrangers: true,
-		OnEvent:         b.onEvent,
-		Logger:          log,
+		// What came while the bot was away is answered, too.
+		CatchUp: true,
+		OnEvent: b.onEvent,
+		Logger:  log,
 	})
 	if err != nil {
 		return err
