@@ -58,7 +58,11 @@ func (l *link) tell(ctx context.Context) error {
 				return err
 			}
 			l.m.emit(Event{Kind: ListPublished, Version: v})
+			continue
 		}
+		// Somebody has removed it before the server sent us events.
+		l.directory.doubt(listKey{l.m.own.JID, v})
+		signal(l.wake)
 	}
 	return nil
 }

@@ -317,6 +317,11 @@ func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in 
 		}
 		return nil, ErrKeyExchange
 	}
+	// One that names no pre key consumes none: only the marks of its chains keep it
+	// from being read again, and those of strangers are not kept.
+	if !x.HasPreKey && peer.JID != u.own().jid && !u.knows(peer.JID).contact.Written {
+		return nil, ErrKeyExchange
+	}
 	d, known := u.knows(peer.JID).device(peer)
 	f := d.Fingerprint
 	if !known || f.IsZero() || d.Identity != x.Identity {

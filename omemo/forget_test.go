@@ -151,15 +151,43 @@ func TestTheJournalHasLimits(t *testing.T) {
 		if len(rows) != 1 || string(rows[0].Stanza) != "a week later" {
 			t.Errorf("%d rows", len(rows))
 		}
-		for d := range omemo.DeviceID(omemo.JournalRows/omemo.JournalPerDevice - 1) {
-			for i := range omemo.JournalPerDevice {
-				keep(omemo.Address{JID: carol, Device: d + 1}, fmt.Sprint(i), true)
+		// Half of it is for those that we have written to.
+		written := func(jid string) {
+			t.Helper()
+			a.ok(a.store.Commit(ctx, &omemo.Changes{Contacts: []omemo.Contact{{JID: jid, Written: true}}}))
+			a.restart()
+		}
+		fill := func(jid string, devices int) {
+			t.Helper()
+			for d := range omemo.DeviceID(devices) {
+				for i := range omemo.JournalPerDevice {
+					keep(omemo.Address{JID: jid, Device: d + 1}, fmt.Sprint(i), true)
+				}
 			}
 		}
+		const half = omemo.JournalRows / omemo.JournalPerDevice / 2
 		for i := range omemo.JournalPerDevice - 1 {
 			keep(from, fmt.Sprint(i), true)
 		}
+		fill(carol, half-1)
+		keep(omemo.Address{JID: carol, Device: 1000}, "too many of strangers", false)
+		written(carol)
+		for d := range omemo.DeviceID(half) {
+			for i := range omemo.JournalPerDevice {
+				keep(omemo.Address{JID: carol, Device: 100 + d}, fmt.Sprint(i), true)
+			}
+		}
 		keep(omemo.Address{JID: carol, Device: 1000}, "too many", false)
+		time.Sleep(omemo.JournalAge + time.Second)
+		large := strings.Repeat("x", omemo.JournalBytes)
+		for i := range omemo.JournalTotal / omemo.JournalBytes / 2 {
+			keep(omemo.Address{JID: bob, Device: omemo.DeviceID(i + 1)}, large, true)
+		}
+		keep(omemo.Address{JID: bob, Device: 1000}, "x", false)
+		for i := range omemo.JournalTotal / omemo.JournalBytes / 2 {
+			keep(omemo.Address{JID: carol, Device: omemo.DeviceID(i + 1)}, large, true)
+		}
+		keep(omemo.Address{JID: carol, Device: 1000}, "x", false)
 	})
 }
 

@@ -5,9 +5,11 @@ import (
 	"time"
 )
 
-// Limits of the journal.
+// Limits of the journal. Accounts that we have never written to have half of it
+// at most.
 const (
-	JournalRows      = 1000 // of an account
+	JournalRows      = 1000    // of an account
+	JournalTotal     = 4 << 20 // bytes of all stanzas: all rows are read for each new one
 	JournalPerDevice = 50
 	JournalBytes     = 64 << 10 // of one stanza
 	JournalAge       = 7 * 24 * time.Hour
@@ -27,9 +29,19 @@ func (m *Manager) Keep(ctx context.Context, from Address, reason string, stanza 
 }
 
 func (u *unit) keep(ctx context.Context, from Address, reason string, stanza []byte) (bool, error) {
+	if len(stanza) > JournalBytes {
+		return false, nil
+	}
+	if err := u.learn(ctx, from.JID); err != nil {
+		return false, err
+	}
 	rows, err := u.journal(ctx)
 	if err != nil {
 		return false, err
+	}
+	most, bytes := JournalRows, JournalTotal
+	if from.JID != u.own().jid && !u.knows(from.JID).contact.Written {
+		most, bytes = most/2, bytes/2
 	}
 	last, count, same := uint64(0), 0, 0
 	for _, r := range rows {
@@ -42,8 +54,9 @@ func (u *unit) keep(ctx context.Context, from Address, reason string, stanza []b
 			same++
 		}
 		count++
+		bytes -= len(r.Stanza)
 	}
-	if count >= JournalRows || same >= JournalPerDevice || len(stanza) > JournalBytes {
+	if count >= most || same >= JournalPerDevice || len(stanza) > bytes {
 		return false, nil
 	}
 	u.changes.Journal = append(u.changes.Journal, JournalRow{

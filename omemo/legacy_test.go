@@ -112,13 +112,16 @@ func addressed(keys []omemo.Key, to omemo.Address) []omemo.Key {
 }
 
 // TestAnExchangeWithoutAPreKey is read in legacy, where an initiator may have
-// found none, and consumes nothing.
+// found none, and consumes nothing; but not from a stranger.
 func TestAnExchangeWithoutAPreKey(t *testing.T) {
 	a, b := pair(t, omemo.Legacy)
 	message, err := a.m.WithoutPreKey(t.Context(), b.small(omemo.Legacy))
 	a.ok(err)
 	message.Sender = a.address()
 	b.settle()
+	b.refuses(message, omemo.ErrKeyExchange)
+	b.ok(b.store.Commit(t.Context(), &omemo.Changes{Contacts: []omemo.Contact{{JID: alice, Written: true}}}))
+	b.restart()
 	o, err := b.receive(message)
 	b.ok(err)
 	if o.Session.KeyExchange().HasPreKey || len(b.owed(omemo.OwedBundle)) != 0 {
