@@ -94,8 +94,9 @@ func TestNoted(t *testing.T) {
 // Every suite of this module that runs the middleware is searched.
 func TestEverySuite(t *testing.T) {
 	made := regexp.MustCompile(`middleware\.New\([^)]*[cC]onfig|middleware\.New\((?:t\.Context\(\)|ctx), c\)`)
-	// Examples are documentation; what they do, others do as well.
-	example := regexp.MustCompile(`(^|_)example_test\.go$`)
+	// Examples are documentation, and benchmarks measure; what they do, others do
+	// as well.
+	example := regexp.MustCompile(`(^|_)(example|bench)_test\.go$`)
 	suites := make(map[string]bool)
 	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") || example.MatchString(d.Name()) || filepath.Dir(path) == "." {
