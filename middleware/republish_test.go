@@ -1,0 +1,108 @@
+package middleware_test
+
+import (
+	"bytes"
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.org/omellium/bundle"
+	"example.org/omellium/devicelist"
+	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/xmpptest"
+	"example.org/omellium/omemo"
+)
+
+// A bundle that cannot be published anew is tried again with growing pauses,
+// until it was read back. The one before is good for a while: only a server that
+// keeps refusing has the version withdrawn.
+func TestBundleIsRepublishedWithPauses(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		refusals  int
+		withdrawn int
+	}{{"twice", 2, 0}, {"for a day", 1 << 30, 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := network(t, romeo)
+				p := connected(t, srv, romeo, middleware.Config{})
+				own := omemo.Address{JID: romeo, Device: device(t, p)}
+				stranger := client(t, srv, romeo)
+				var tried []time.Time
+				var mended atomic.Bool
+				srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
+					if s.Direction != xmpptest.FromClient || !bytes.Contains(s.XML, []byte(`<publish node="`+bundle.NodeV2)) {
+						return [][]byte{s.XML}
+					}
+					if now := time.Now(); len(tried) == 0 || !tried[len(tried)-1].Equal(now) { // one attempt is more than one stanza
+						tried = append(tried, now)
+					}
+					if mended.Load() || len(tried) > c.refusals {
+						return [][]byte{s.XML}
+					}
+					return [][]byte{bytes.ReplaceAll(s.XML, []byte("publish"), []byte("refused"))}
+				})
+				ok(t, p.om.Rotate(t.Context()))
+				time.Sleep(24 * time.Hour)
+				synctest.Wait()
+				if n := p.count(middleware.Withdrawn); n != c.withdrawn || (p.om.Withdrawn(omemo.V2) != nil) != (n > 0) {
+					t.Errorf("%d times withdrawn", n)
+				}
+				if n := len(tried); n < min(c.refusals, 100) || n > 400 {
+					t.Errorf("tried %d times in a day", n)
+				}
+				for i := 2; i < min(len(tried), 7); i++ {
+					if before, after := tried[i-1].Sub(tried[i-2]), tried[i].Sub(tried[i-1]); after < before {
+						t.Errorf("a pause of %v after one of %v", after, before)
+					}
+				}
+				mended.Store(true)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				b, err := bundle.Fetch(t.Context(), stranger, own, omemo.V2)
+				if err != nil || b.SignedPreKeyID != 2 || p.om.Withdrawn(omemo.V2) != nil {
+					t.Errorf("signed pre key %d, %v; withdrawn: %v", b.SignedPreKeyID, err, p.om.Withdrawn(omemo.V2))
+				}
+				if !listed(t, stranger, romeo, omemo.V2).Contains(own.Device) {
+					t.Error("not on the list")
+				}
+			})
+		})
+	}
+}
+
+// Whoever writes to a contact with many devices is told how far it is.
+func TestProgressOfALongFetch(t *testing.T) {
+	t.Parallel()
+	const devices = 20
+	srv := network(t, romeo, juliet)
+	c := chat(omemo.V2)
+	c.FetchTimeout = patience
+	a := connected(t, srv, romeo, c)
+	other := client(t, srv, juliet)
+	list := devicelist.List{Version: omemo.V2}
+	for range devices {
+		b, err := newManager(t, juliet).Bundle(t.Context(), omemo.V2)
+		ok(t, err)
+		ok(t, bundle.Publish(t.Context(), other, b))
+		list.Devices = append(list.Devices, devicelist.Device{ID: b.Owner.Device})
+	}
+	ok(t, devicelist.Publish(t.Context(), other, list))
+	result, err := a.om.Send(t.Context(), to(juliet), text("canary"))
+	if err != nil || len(result.Devices) != devices {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	seen := make(map[int]bool)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.events {
+		if e.Kind == middleware.Progress && e.Account == juliet && e.Total == devices {
+			seen[e.Done] = true
+		}
+	}
+	if len(seen) != devices {
+		t.Errorf("%d steps of %d were told", len(seen), devices)
+	}
+}
