@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/verify"
+)
+
+// dialog shows keys, and takes decisions about them.
+type dialog struct {
+	title   string
+	keys    []keyRow
+	at      int
+	code    string // QR code of our own URI
+	uri     string
+	changed []omemo.Decision
+	answer  chan<- []omemo.Decision // who waits for the decisions; nil: nobody
+}
+
+type keyRow struct {
+	omemo.Decision
+	device omemo.DeviceID
+	label  string
+}
+
+type keysMsg struct{ dialog *dialog }
+
+// ask is the dialog about the undecided devices of a message.
+func ask(q questionMsg) *dialog {
+	d := &dialog{title: fmt.Sprintf("Nobody has decided about these devices, and they would not get the message to %s.", q.question.Chat), answer: q.answer}
+	for _, u := range q.question.Devices {
+		d.keys = append(d.keys, keyRow{Decision: omemo.Decision{JID: u.Peer.JID, Fingerprint: u.Fingerprint}, device: u.Peer.Address.Device})
+	}
+	return d
+}
+
+// showKeys opens the dialog with the keys of the chat in front, or with our own.
+func (m *model) showKeys(own bool) tea.Cmd {
+	accounts := []string{m.own}
+	c := m.current()
+	switch {
+	case own || c == nil:
+	case c.room:
+		accounts = c.members
+	default:
+		accounts = []string{c.name}
+	}
+	return func() tea.Msg {
+		d, err := m.client.keys(m.ctx, accounts)
+		if err == nil && own {
+			err = d.addCode(m.ctx, m.client)
+		}
+		if err != nil {
+			return noteMsg{text: err.Error()}
+		}
+		return keysMsg{d}
+	}
+}
+
+// keys lists the keys of all active devices of accounts.
+func (c *client) keys(ctx context.Context, accounts []string) (*dialog, error) {
+	d := &dialog{title: "Keys"}
+	for _, account := range accounts {
+		_, devices, err := c.om.Manager().Account(ctx, account)
+		if err != nil {
+			return nil, err
+		}
+		for _, device := range devices {
+			known := slices.ContainsFunc(d.keys, func(k keyRow) bool { return k.JID == account && k.Fingerprint == device.Fingerprint })
+			if !device.Active || device.Fingerprint.IsZero() || known {
+				continue
+			}
+			trust, err := c.om.Manager().TrustOf(ctx, device.Address, device.Fingerprint)
+			if err != nil {
+				return nil, err
+			}
+			d.keys = append(d.keys, keyRow{omemo.Decision{JID: account, Fingerprint: device.Fingerprint, Trust: trust}, device.Address.Device, device.VerifiedLabel()})
+		}
+	}
+	return d, nil
+}
+
+func (d *dialog) addCode(ctx context.Context, c *client) error {
+	u, err := c.om.OwnURI(ctx)
+	if err != nil {
+		return err
+	}
+	d.title, d.uri = "This device: "+u.Devices[0].Fingerprint.String(), u.String()
+	d.code, err = verify.Terminal(d.uri)
+	return err
+}
+
+// decide changes what is decided about some keys.
+func (d *dialog) decide(t omemo.Trust, of ...int) {
+	for _, i := range of {
+		d.keys[i].Trust = t
+		d.changed = slices.DeleteFunc(d.changed, func(c omemo.Decision) bool {
+			return c.JID == d.keys[i].JID && c.Fingerprint == d.keys[i].Fingerprint
+		})
+		d.changed = append(d.changed, d.keys[i].Decision)
+	}
+}
+
+// undecided returns the keys that nobody has decided about.
+func (d *dialog) undecided() (all []int) {
+	for i, k := range d.keys {
+		if k.Trust == omemo.Undecided {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+func (m *model) dialogKey(k tea.KeyMsg) tea.Cmd {
+	d := m.dialog
+	switch name := k.String(); {
+	case name == "esc" || name == "enter":
+		m.dialog = nil
+		if d.answer != nil {
+			d.answer <- d.changed
+			return nil
+		}
+		if len(d.changed) == 0 {
+			return nil
+		}
+		return m.try("", func(ctx context.Context) error {
+			_, err := m.client.om.Decide(ctx, d.changed...)
+			return err
+		})
+	case len(d.keys) == 0:
+	case name == "down":
+		d.at = (d.at + 1) % len(d.keys)
+	case name == "up":
+		d.at = (d.at + len(d.keys) - 1) % len(d.keys)
+	case name == "v":
+		d.decide(omemo.Verified, d.at)
+	case name == "b":
+		d.decide(omemo.TrustedBlindly, d.at)
+	case name == "d":
+		d.decide(omemo.Distrusted, d.at)
+	case name == "V":
+		d.decide(omemo.Verified, d.undecided()...)
+	case name == "B":
+		d.decide(omemo.TrustedBlindly, d.undecided()...)
+	case name == "D":
+		d.decide(omemo.Distrusted, d.undecided()...)
+	}
+	return nil
+}

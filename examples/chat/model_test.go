@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
+
+	"example.org/omellium/middleware"
+	"example.org/omellium/omemo"
+)
+
+const (
+	juliet = "juliet@capulet.example"
+	romeo  = "romeo@montague.example"
+)
+
+func shown(t *testing.T) *model {
+	t.Helper()
+	m := newModel(t.Context(), &client{addr: jid.MustParse(juliet)})
+	m.Update(tea.WindowSizeMsg{Width: 120, Height: 30})
+	m.Update(chatMsg{chat: romeo})
+	return m
+}
+
+func text(body string, info *middleware.Info) textMsg {
+	return textMsg{Message: stanza.Message{From: jid.MustParse(romeo + "/x"), To: jid.MustParse(juliet), Type: stanza.ChatMessage}, Body: body, Info: info}
+}
+
+func TestMarksOfMessages(t *testing.T) {
+	for trust, want := range map[omemo.Trust]string{omemo.Undecided: "🔒?", omemo.TrustedBlindly: "🔒~", omemo.Verified: "🔒✓"} {
+		m := shown(t)
+		m.Update(text("hello", &middleware.Info{Account: romeo, Trust: trust}))
+		if s := m.View(); !strings.Contains(s, want+" romeo: hello") {
+			t.Errorf("%v:\n%s", trust, s)
+		}
+	}
+	m := shown(t)
+	m.Update(text("bare \u009b31m\u202e", nil))
+	if s := m.View(); !strings.Contains(s, "[in clear] romeo: bare 31m") || strings.ContainsAny(s, "\u009b\u202e") {
+		t.Errorf("%q", s)
+	}
+}
+
+func TestNotices(t *testing.T) {
+	m := shown(t)
+	m.Update(eventMsg{Kind: middleware.NewDevice, Account: romeo, Device: 7})
+	m.Update(eventMsg{Kind: middleware.NewDevice, Account: "nurse@capulet.example", Device: 8})
+	m.Update(eventMsg{Kind: middleware.Progress, Done: 3, Total: 6})
+	m.Update(statusMsg("online"))
+	s := m.View()
+	for _, want := range []string{"new device 7 of " + romeo, "new device 8 of nurse", "██████████░░░░░░░░░░ 3/6", juliet + " · online"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("no %q in\n%s", want, s)
+		}
+	}
+	if len(m.chats) != 1 {
+		t.Errorf("%d chats", len(m.chats))
+	}
+	m.Update(eventMsg{Kind: middleware.CaughtUp})
+	if strings.Contains(m.View(), "catching up") {
+		t.Error("still catching up")
+	}
+}
+
+// TestTheQuestionIsAnsweredInBulk: what was decided, and nothing else, is the
+// answer.
+func TestTheQuestionIsAnsweredInBulk(t *testing.T) {
+	m := shown(t)
+	answer := make(chan []omemo.Decision, 1)
+	q := middleware.TrustQuestion{Chat: jid.MustParse(romeo)}
+	for i := range 3 {
+		q.Devices = append(q.Devices, middleware.UndecidedDevice{Fingerprint: omemo.Fingerprint{byte(i + 1)}})
+	}
+	m.Update(questionMsg{q, answer})
+	press := func(keys ...string) {
+		for _, k := range keys {
+			msg := tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)}
+			switch k {
+			case "down":
+				msg = tea.KeyMsg{Type: tea.KeyDown}
+			case "enter":
+				msg = tea.KeyMsg{Type: tea.KeyEnter}
+			}
+			m.Update(msg)
+		}
+	}
+	press("down", "v", "d", "B", "enter")
+	got := <-answer
+	want := map[omemo.Fingerprint]omemo.Trust{{1}: omemo.TrustedBlindly, {2}: omemo.Distrusted, {3}: omemo.TrustedBlindly}
+	if len(got) != len(want) || slices.ContainsFunc(got, func(d omemo.Decision) bool { return want[d.Fingerprint] != d.Trust }) {
+		t.Errorf("%+v", got)
+	}
+	if m.dialog != nil {
+		t.Error("the dialog is still there")
+	}
+}
+
+func TestTheScreenshotIsXML(t *testing.T) {
+	d := xml.NewDecoder(strings.NewReader(screenshot()))
+	for n := 0; ; n++ {
+		if _, err := d.Token(); errors.Is(err, io.EOF) && n > 500 {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
