@@ -3,6 +3,8 @@ package middleware_test
 import (
 	"bytes"
 	"context"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,16 +32,19 @@ func TestBundleIsRepublishedWithPauses(t *testing.T) {
 				p := connected(t, srv, romeo, middleware.Config{})
 				own := omemo.Address{JID: romeo, Device: device(t, p)}
 				stranger := client(t, srv, romeo)
-				var tried []time.Time
+				var mu sync.Mutex
+				var attempts []time.Time
 				var mended atomic.Bool
 				srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
 					if s.Direction != xmpptest.FromClient || !bytes.Contains(s.XML, []byte(`<publish node="`+bundle.NodeV2)) {
 						return [][]byte{s.XML}
 					}
-					if now := time.Now(); len(tried) == 0 || !tried[len(tried)-1].Equal(now) { // one attempt is more than one stanza
-						tried = append(tried, now)
+					mu.Lock()
+					defer mu.Unlock()
+					if now := time.Now(); len(attempts) == 0 || !attempts[len(attempts)-1].Equal(now) { // one is more than one stanza
+						attempts = append(attempts, now)
 					}
-					if mended.Load() || len(tried) > c.refusals {
+					if mended.Load() || len(attempts) > c.refusals {
 						return [][]byte{s.XML}
 					}
 					return [][]byte{bytes.ReplaceAll(s.XML, []byte("publish"), []byte("refused"))}
@@ -50,6 +55,9 @@ func TestBundleIsRepublishedWithPauses(t *testing.T) {
 				if n := p.count(middleware.Withdrawn); n != c.withdrawn || (p.om.Withdrawn(omemo.V2) != nil) != (n > 0) {
 					t.Errorf("%d times withdrawn", n)
 				}
+				mu.Lock()
+				tried := slices.Clone(attempts)
+				mu.Unlock()
 				if n := len(tried); n < min(c.refusals, 100) || n > 400 {
 					t.Errorf("tried %d times in a day", n)
 				}
