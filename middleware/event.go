@@ -61,6 +61,7 @@ const (
 
 	// About ourselves.
 	StateRolledBack  // the store is older than it was: all sessions begin anew
+	AnchorMissing    // the file is gone that tells a restored store from the present one (sqlstore.WithAnchor)
 	Published        // own bundle was published and read back: Version
 	Withdrawn        // a version cannot be served, and was taken off our list: Version, Err
 	Progress         // of long work, the first publication, many bundles, or an archive: Account, Done, Total if it is known
@@ -83,7 +84,7 @@ var eventNames = map[EventKind]string{
 	RoomReady: "room ready", RoomUnfit: "room unfit", RecipientAdded: "recipient added",
 	RecipientRemoved: "recipient removed", UnknownOccupant: "unknown occupant",
 	ArchiveGap: "archive gap", ArchiveTruncated: "archive truncated",
-	Withdrawn: "withdrawn", Progress: "progress", CaughtUp: "caught up", StateRolledBack: "state rolled back", Published: "published", Trouble: "trouble",
+	Withdrawn: "withdrawn", Progress: "progress", CaughtUp: "caught up", StateRolledBack: "state rolled back", AnchorMissing: "anchor missing", Published: "published", Trouble: "trouble",
 }
 
 // String returns the name of the kind.

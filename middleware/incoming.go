@@ -206,9 +206,11 @@ func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element,
 		return
 	}
 	from := omemo.Address{JID: a.sender, Device: omemo.DeviceID(notOurs.Sender)}
-	if from != l.m.own {
-		l.siblings.missing(l, from, id)
+	if from == l.m.own {
+		l.ownCopy(ctx, a, found)
+		return
 	}
+	l.siblings.missing(l, from, id)
 }
 
 // message turns the XML form of an encrypted message into the core's.

@@ -59,6 +59,9 @@ func New(ctx context.Context, c Config) (*Middleware, error) {
 	if m.account, err = jid.Parse(m.own.JID); err != nil {
 		return nil, fmt.Errorf("middleware: account of the store: %w", err)
 	}
+	if manager.AnchorMissing() {
+		m.emit(Event{Kind: AnchorMissing})
+	}
 	return m, nil
 }
 

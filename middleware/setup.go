@@ -125,15 +125,8 @@ func (l *link) checkRollback(ctx context.Context) error {
 	if !rolledBack {
 		return nil
 	}
-	dropped, ok, err := l.m.manager.Quarantine(ctx, published...)
-	if err != nil || !ok {
-		return err
-	}
-	l.m.emit(Event{Kind: StateRolledBack})
-	for _, row := range dropped {
-		l.m.emit(Event{Kind: SendFailed, Account: row.Chat, ID: row.ID, Err: ErrRolledBack})
-	}
-	return nil
+	_, err = l.quarantine(ctx, published...)
+	return err
 }
 
 // own returns our own address as servers are asked about it.

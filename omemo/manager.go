@@ -58,8 +58,9 @@ type Manager struct {
 	catchUp  bool
 	answered map[uint64]time.Time // session → last completion that was owed
 
-	rolledBack bool      // the store says so
-	pruned     time.Time // when marks of ended chains were last looked through
+	rolledBack    bool      // the store says so
+	anchorMissing bool      // likewise, when it was opened
+	pruned        time.Time // when marks of ended chains were last looked through
 }
 
 // cacheLimit bounds the peers and accounts kept in memory. When it is reached,
@@ -92,7 +93,7 @@ func NewManager(ctx context.Context, store Store, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("omemo: loading the account: %w", err)
 	}
-	m.inbox, m.outbox, m.rolledBack = state.Inbox, state.Outbox, state.RolledBack
+	m.inbox, m.outbox, m.rolledBack, m.anchorMissing = state.Inbox, state.Outbox, state.RolledBack, state.AnchorMissing
 	if state.Account == nil {
 		return m, m.create(ctx, state.JID)
 	}

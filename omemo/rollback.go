@@ -2,6 +2,7 @@ package omemo
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -39,6 +40,9 @@ func (m *Manager) Ahead(ctx context.Context, b *Bundle) (bool, error) {
 // make ours wrap around.
 const highestID = 1<<31 - 1
 
+// blindStep is more keys than anybody has used since a copy was made.
+const blindStep = 1 << 16
+
 // highest returns the highest ids that a bundle names.
 func (b *Bundle) highest() (signed, preKey uint32) {
 	if b.SignedPreKeyID <= highestID {
@@ -63,11 +67,17 @@ func (m *Manager) RolledBack(ctx context.Context) (bool, error) {
 	return rolledBack, err
 }
 
+// AnchorMissing reports whether the store, when it was opened, could not find
+// what tells it whether it was rolled back: on another machine than before, or
+// after a directory was cleared. Only the server tells then.
+func (m *Manager) AnchorMissing() bool { return m.anchorMissing }
+
 // Quarantine gives the sending state up after a rollback: going on with it would
 // use message keys a second time. The identity stays. Every session is kept for
 // receiving only, so that the next message to a device begins a new one; signed
 // pre keys and pre keys are made anew, with ids above those of the bundles that
-// the server has; what waits in the outbox is dropped and returned.
+// the server has, or far above our own where it could not be asked; what waits in
+// the outbox is dropped and returned.
 //
 // It does so at most once a day, unless it is the store itself that says so; ok
 // tells whether it did.
@@ -105,11 +115,16 @@ func (m *Manager) Quarantine(ctx context.Context, published ...*Bundle) (dropped
 
 // renew replaces all keys of a version by new ones, with ids never used.
 func (u *unit) renew(ctx context.Context, k *ownKeys, v Version, published []*Bundle) error {
+	asked := false
 	for _, b := range published {
 		if b != nil && b.Version == v {
 			signed, preKey := b.highest()
 			k.nextSigned, k.nextPreKey = max(k.nextSigned, signed+1), max(k.nextPreKey, preKey+1)
+			asked = true
 		}
+	}
+	if !asked && max(k.nextSigned, k.nextPreKey) < highestID-blindStep {
+		k.nextSigned, k.nextPreKey = k.nextSigned+blindStep, k.nextPreKey+blindStep
 	}
 	rows, err := u.store.PreKeys(ctx, v)
 	if err != nil {
@@ -156,4 +171,42 @@ func (u *unit) shelve(ctx context.Context) error {
 		u.sessions[p] = shelved
 	}
 	return nil
+}
+
+// Behind reports whether a key of a message of our own, as an archive or the copy
+// of it shows it, is one that our sessions with the device have yet to make: it
+// stands in the sending chain of the current one, further on; or it begins a
+// session, and none of those that are held. The store is then older than it was,
+// or another program runs on a copy of it. Whoever shows us the message can have
+// made it up: see Quarantine.
+func (m *Manager) Behind(ctx context.Context, to Peer, k Key) (bool, error) {
+	behind := false
+	err := m.read(ctx, func(u *unit) error {
+		list, err := u.held(ctx, to)
+		if err != nil || len(list) == 0 {
+			return err // there is no key that could be used twice
+		}
+		format := to.Version.profile().format
+		data := k.Data
+		if k.Exchange {
+			x, err := format.ParseExchange(data)
+			if err != nil {
+				return nil // nothing that we have made
+			}
+			behind = !slices.ContainsFunc(list, func(s *Session) bool {
+				return s.initiation == Active && s.exchange.Ephemeral == x.Ephemeral
+			})
+			data = x.Message
+		}
+		in, err := format.ParseMessage(data)
+		if err != nil {
+			behind = false
+			return nil
+		}
+		if s := current(list); s != nil && s.state.CanSend && s.state.Own.Public() == in.Header.Key {
+			behind = in.Header.N >= s.state.Sent
+		}
+		return nil
+	})
+	return behind, err
 }

@@ -67,6 +67,8 @@ type State struct {
 	// RolledBack: the store has found itself older than it once was: somebody
 	// has restored a copy. See Manager.Quarantine.
 	RolledBack bool
+	// AnchorMissing: what would have told so is gone, so that nobody knows.
+	AnchorMissing bool
 }
 
 // Accounts is the answer to a question about several accounts.

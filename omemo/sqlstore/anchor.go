@@ -39,7 +39,7 @@ func defaultAnchors() string {
 }
 
 // openAnchor opens the anchor of an account's state and returns the number in
-// it, zero if there was none.
+// it, zero if there was none: commits are counted from 1.
 func openAnchor(dir string, store []byte) (*anchor, uint64, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("sqlstore: anchor: %w", err)
@@ -93,6 +93,7 @@ func (s *Store) moor(settings Settings, store []byte) error {
 	if number > s.counters.commits {
 		s.rolledBack.Store(true)
 	}
+	s.unanchored = number == 0 && s.counters.commits > 0
 	return nil
 }
 

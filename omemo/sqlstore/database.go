@@ -128,6 +128,17 @@ func (d *Database) calm(ctx context.Context) (context.Context, error) {
 	return ctx, nil
 }
 
+// retry runs a single statement, again if the database has undone it because of
+// others: some of those that speak PostgreSQL's protocol do so with any.
+func (d *Database) retry(ctx context.Context, statement func() error) error {
+	for try := 1; ; try++ {
+		err := statement()
+		if err == nil || try == commitTries || !d.dialect.Transient(err) || pause(ctx, try) != nil {
+			return err
+		}
+	}
+}
+
 // acquire takes a place in a channel that serves as a lock.
 func acquire(ctx context.Context, gate chan struct{}) error {
 	select {

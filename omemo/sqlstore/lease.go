@@ -43,9 +43,11 @@ func newLeases(db *sql.DB, d *Dialect, settings Settings) *leases {
 		db: db, ttl: settings.Lease, instance: settings.Instance, token: rand.Text(),
 		held: make(map[int64]*lease), done: make(chan struct{}),
 
-		take: d.text(`UPDATE omemo_lease SET instance = ?, token = ?, expires = {now} + ?
-			WHERE account = ? AND (expires <= {now} OR (instance = ? AND instance <> ''))`),
-		create: d.text(`INSERT INTO omemo_lease (account, instance, token, expires) VALUES (?, ?, ?, {now} + ?)
+		// An owner that lives has its lease end after ttl at most. If it ends after
+		// twice that, the clock was set back, and the owner may be dead.
+		take: d.text(`UPDATE omemo_lease SET instance = ?, token = ?, ttl = CAST(? AS BIGINT), expires = {now} + CAST(? AS BIGINT)
+			WHERE account = ? AND (expires <= {now} OR (ttl > 0 AND expires > {now} + 2 * ttl) OR (instance = ? AND instance <> ''))`),
+		create: d.text(`INSERT INTO omemo_lease (account, instance, token, ttl, expires) VALUES (?, ?, ?, CAST(? AS BIGINT), {now} + CAST(? AS BIGINT))
 			ON CONFLICT (account) DO NOTHING`),
 		left:    d.text(`SELECT expires - {now} FROM omemo_lease WHERE account = ?`),
 		drop:    d.text(`UPDATE omemo_lease SET expires = 0 WHERE account = ? AND token = ?`),
@@ -61,14 +63,14 @@ func newLeases(db *sql.DB, d *Dialect, settings Settings) *leases {
 // has it, it returns how long that one has left.
 func (l *leases) acquire(ctx context.Context, tx *sql.Tx, account int64) (taken bool, left time.Duration, err error) {
 	ttl := l.ttl.Milliseconds()
-	r, err := tx.ExecContext(ctx, l.take, l.instance, l.token, ttl, account, l.instance)
+	r, err := tx.ExecContext(ctx, l.take, l.instance, l.token, ttl, ttl, account, l.instance)
 	if err != nil {
 		return false, 0, err
 	}
 	if n, err := r.RowsAffected(); err != nil || n == 1 {
 		return err == nil, 0, err
 	}
-	if r, err = tx.ExecContext(ctx, l.create, account, l.instance, l.token, ttl); err != nil {
+	if r, err = tx.ExecContext(ctx, l.create, account, l.instance, l.token, ttl, ttl); err != nil {
 		return false, 0, err
 	}
 	if n, err := r.RowsAffected(); err != nil || n == 1 {

@@ -3,8 +3,6 @@ package sqlstore
 import (
 	"context"
 	"fmt"
-
-	"example.org/omellium/omemo"
 )
 
 // locate compares the place of the database with the one that was noted. In
@@ -28,13 +26,8 @@ func (s *Store) locate(ctx context.Context, noted string) error {
 		s.rolledBack.Store(true)
 		return nil
 	}
-	r, err := s.db.sql.ExecContext(ctx, s.db.dialect.text(`UPDATE omemo_account SET place = ? WHERE id = ? AND fence = ?`),
-		place, s.account, s.fence)
-	if err != nil {
+	if err := s.alter(ctx, `UPDATE omemo_account SET place = ? WHERE id = ? AND fence = ?`, place); err != nil {
 		return fmt.Errorf("sqlstore: note where the database stands: %w", err)
-	}
-	if n, err := r.RowsAffected(); err != nil || n != 1 {
-		return s.die(omemo.ErrFenced)
 	}
 	return nil
 }

@@ -19,12 +19,12 @@ func (s *Store) read(ctx context.Context, query func(context.Context) error) err
 	if ctx, err = s.db.calm(ctx); err != nil {
 		return err
 	}
-	return query(ctx)
+	return s.db.retry(ctx, func() error { return query(ctx) })
 }
 
 // Load implements omemo.Store.
 func (s *Store) Load(ctx context.Context) (state omemo.State, err error) {
-	state.JID, state.RolledBack = s.name, s.rolledBack.Load()
+	state.JID, state.RolledBack, state.AnchorMissing = s.name, s.rolledBack.Load(), s.unanchored
 	err = s.read(ctx, func(ctx context.Context) error {
 		var record []byte
 		var present bool

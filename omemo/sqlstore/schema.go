@@ -208,6 +208,11 @@ var steps = [][]string{
 		// the newest: see Dialect.Place.
 		`ALTER TABLE omemo_account ADD COLUMN place TEXT`,
 	},
+	{
+		// How long a lease is, so that one is told that ends too far in the
+		// future: the clock was set back since.
+		`ALTER TABLE omemo_lease ADD COLUMN ttl BIGINT NOT NULL DEFAULT 0`,
+	},
 }
 
 // checksum names the text of a step.

@@ -30,6 +30,7 @@ type Store struct {
 	digest   *digest // nil if secrets are not sealed
 
 	anchor     *anchor // nil if there is none
+	unanchored bool    // there should be one, and was none
 	rolledBack atomic.Bool
 	moved      string // place that is noted when the sending state was made anew
 
@@ -87,7 +88,8 @@ func (d *Database) open(ctx context.Context, account string, s Settings, release
 func (d *Database) find(ctx context.Context, name string, key KeyProvider) (int64, error) {
 	query := d.dialect.text(`SELECT id FROM omemo_account WHERE name = ?`)
 	var id int64
-	err := d.sql.QueryRowContext(ctx, query, name).Scan(&id)
+	look := func() error { return d.sql.QueryRowContext(ctx, query, name).Scan(&id) }
+	err := d.retry(ctx, look)
 	if err == nil {
 		return id, nil
 	}
@@ -103,11 +105,14 @@ func (d *Database) find(ctx context.Context, name string, key KeyProvider) (int6
 		return 0, err
 	}
 	// Another process may be faster: then its row counts.
-	_, err = d.sql.ExecContext(ctx, d.dialect.text(`INSERT INTO omemo_account
-		(id, name, store, fence, commits, inbox, outbox, wrapped, digest, written) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, 0)
-		ON CONFLICT (name) DO NOTHING`), int64(binary.BigEndian.Uint64(number[:])>>1), name, store, wrapped, sum)
+	err = d.retry(ctx, func() error {
+		_, err := d.sql.ExecContext(ctx, d.dialect.text(`INSERT INTO omemo_account
+			(id, name, store, fence, commits, inbox, outbox, wrapped, digest, written) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, 0)
+			ON CONFLICT (name) DO NOTHING`), int64(binary.BigEndian.Uint64(number[:])>>1), name, store, wrapped, sum)
+		return err
+	})
 	if err == nil {
-		err = d.sql.QueryRowContext(ctx, query, name).Scan(&id)
+		err = d.retry(ctx, look)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("sqlstore: create the account: %w", err)
@@ -136,9 +141,11 @@ func (s *Store) unlock(ctx context.Context, settings Settings) error {
 	var store, wrapped, sum []byte
 	var written uint64
 	var place sql.NullString
-	err := s.db.sql.QueryRowContext(ctx, s.db.dialect.text(`SELECT store, fence, commits, inbox, outbox, wrapped, digest, written, place
-		FROM omemo_account WHERE id = ?`), s.account).
-		Scan(&store, &s.fence, &s.counters.commits, &s.counters.inbox, &s.counters.outbox, &wrapped, &sum, &written, &place)
+	err := s.db.retry(ctx, func() error {
+		return s.db.sql.QueryRowContext(ctx, s.db.dialect.text(`SELECT store, fence, commits, inbox, outbox, wrapped, digest, written, place
+			FROM omemo_account WHERE id = ?`), s.account).
+			Scan(&store, &s.fence, &s.counters.commits, &s.counters.inbox, &s.counters.outbox, &wrapped, &sum, &written, &place)
+	})
 	if err != nil {
 		return fmt.Errorf("sqlstore: read the account: %w", err)
 	}
@@ -157,7 +164,10 @@ func (s *Store) unlock(ctx context.Context, settings Settings) error {
 }
 
 // Rewrap seals the data key of a sealed account with another key. The data
-// stays as it is.
+// stays as it is. It is one statement: if it fails, or the program dies in it,
+// either key may be the one that opens the account, and both are to be kept until
+// one of them did. Whoever has an old copy of the database, or a log of
+// PostgreSQL's, can still open what is in there with the former key.
 func (s *Store) Rewrap(ctx context.Context, key KeyProvider) error {
 	done, err := s.use()
 	if err != nil {
@@ -175,16 +185,26 @@ func (s *Store) Rewrap(ctx context.Context, key KeyProvider) error {
 		return err
 	}
 	defer func() { <-s.gate }()
-	r, err := s.db.sql.ExecContext(ctx, s.db.dialect.text(`UPDATE omemo_account SET wrapped = ? WHERE id = ? AND fence = ?`),
-		wrapped, s.account, s.fence)
-	if err != nil {
+	if err := s.alter(ctx, `UPDATE omemo_account SET wrapped = ? WHERE id = ? AND fence = ?`, wrapped); err != nil {
 		return fmt.Errorf("sqlstore: write the data key: %w", err)
-	}
-	if n, err := r.RowsAffected(); err != nil || n != 1 {
-		return s.die(omemo.ErrFenced)
 	}
 	s.wrote()
 	return nil
+}
+
+// alter changes a column of the account's row beside the commits.
+func (s *Store) alter(ctx context.Context, statement string, value any) error {
+	return s.db.retry(ctx, func() error {
+		r, err := s.db.sql.ExecContext(ctx, s.db.dialect.text(statement), value, s.account, s.fence)
+		if err != nil {
+			return err
+		}
+		n, err := r.RowsAffected()
+		if err == nil && n != 1 {
+			err = s.die(omemo.ErrFenced)
+		}
+		return err
+	})
 }
 
 // Lost is closed when the account went to another owner, or the store does not

@@ -293,6 +293,15 @@ func TestPowerLoss(t *testing.T) {
 		files{}.restore(t, w.subject.anchors)
 		ok(t, w.up())
 		w.goesOn(0, "missing")
+		missing := 0
+		for _, e := range w.subject.events {
+			if e.Kind == middleware.AnchorMissing {
+				missing++
+			}
+		}
+		if missing != 1 {
+			t.Errorf("%d times the anchor was reported as missing", missing)
+		}
 	})
 }
 

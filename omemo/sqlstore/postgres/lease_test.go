@@ -96,6 +96,8 @@ func TestTakeover(t *testing.T) {
 		{"its time", `instance = '', token = 'dead', expires = ` + now + ` + 1000`, nil, true},
 		{"ended", `instance = '', token = 'dead', expires = ` + now + ` - 1`, nil, false},
 		{"same name", `instance = 'pod-0', token = 'dead', expires = ` + now + ` + 1000000`, []sqlstore.Option{sqlstore.WithInstance("pod-0")}, false},
+		{"clock set back", `instance = '', token = 'dead', ttl = 1000, expires = ` + now + ` + 3600000`, nil, false},
+		{"clock set back a little", `instance = '', token = 'dead', ttl = 1000, expires = ` + now + ` + 1500`, nil, true},
 		{"other name", `instance = 'pod-1', token = 'dead', expires = ` + now + ` + 1000`, []sqlstore.Option{sqlstore.WithInstance("pod-0")}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

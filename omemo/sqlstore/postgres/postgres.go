@@ -22,6 +22,10 @@
 // (omemo.State.RolledBack), so that no key is used twice. A copy of the server's
 // whole directory has the same name and is not noticed: see sqlstore.WithAnchor.
 //
+// What is deleted stays in the server's files for a while, in its log and its
+// backups for longer: only a key (sqlstore.WithKey) keeps used keys and delivered
+// texts from those who can read them.
+//
 // The statements are plain SQL and need no session state, so that transaction
 // poolers work (with default_query_exec_mode=exec in the URL) and distributed
 // databases that speak PostgreSQL's protocol can serve.

@@ -122,6 +122,34 @@ func TestRewrap(t *testing.T) {
 	}
 }
 
+// TestRewrapInterrupted: a rotation that comes to nothing leaves the former key.
+func TestRewrapInterrupted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path, account, sqlstore.WithKey(testKey(1)))
+	commit(t, s, &omemo.Changes{Account: []byte("record")})
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	broken := sqlstore.KeyFunc(func(context.Context) ([]byte, error) { return nil, errors.New("vault is closed") })
+	short := sqlstore.KeyFunc(func(context.Context) ([]byte, error) { return make([]byte, 31), nil })
+	for name, err := range map[string]error{
+		"cancelled": s.Rewrap(cancelled, testKey(2)),
+		"broken":    s.Rewrap(t.Context(), broken),
+		"short":     s.Rewrap(t.Context(), short),
+	} {
+		if err == nil {
+			t.Errorf("%s: the key was changed", name)
+		}
+	}
+	commit(t, s, &omemo.Changes{Inbox: []omemo.InboxRow{{Seq: 1}}}) // it is still in use
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, account, sqlstore.WithKey(testKey(1)))
+	if state, err := s.Load(t.Context()); err != nil || string(state.Account) != "record" {
+		t.Errorf("got %q, %v", state.Account, err)
+	}
+}
+
 // secrets are changes with every secret, each with the canary in it.
 func secrets(canary string) *omemo.Changes {
 	var key [32]byte
