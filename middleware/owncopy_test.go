@@ -52,6 +52,20 @@ func (p *program) off() {
 	}
 }
 
+// idle waits until programs have done what they owe, and the others have it.
+func idle(t *testing.T, programs ...*program) {
+	t.Helper()
+	for range 2 { // an answer may be owed an answer
+		for _, p := range programs {
+			until(t, "nothing is owed", func() bool {
+				rows, err := p.om.Manager().Owed(t.Context())
+				return err == nil && len(rows) == 0
+			})
+			p.flush()
+		}
+	}
+}
+
 // acquainted lets romeo, on a file, and juliet write to each other.
 func acquainted(t *testing.T, srv *xmpptest.Server, path string, c middleware.Config) (juliets *program) {
 	t.Helper()
@@ -60,13 +74,27 @@ func acquainted(t *testing.T, srv *xmpptest.Server, path string, c middleware.Co
 	if c.CatchUp {
 		romeos.awaitEvent(middleware.CaughtUp)
 	}
-	romeos.say(juliet, "hello")
-	juliets.awaitText("hello")
-	juliets.say(romeo, "hello yourself")
-	romeos.awaitText("hello yourself")
-	romeos.say(juliet, "the session is confirmed")
-	juliets.awaitText("the session is confirmed")
-	romeos.flush()
+	for _, p := range []*program{juliets, romeos} {
+		if err := p.om.CatchUp(t.Context(), false); err != nil { // what is owed need not wait
+			t.Fatal(err)
+		}
+	}
+	// The last word is romeo's, and nobody owes anything: what he sends next
+	// stands in the chain that he has begun.
+	for _, text := range []string{"hello", "how do you do", "goodbye"} {
+		juliets.say(romeo, text+" romeo")
+		romeos.awaitText(text + " romeo")
+		idle(t, juliets, romeos)
+		romeos.say(juliet, text+" juliet")
+		juliets.awaitText(text + " juliet")
+		idle(t, juliets, romeos)
+	}
+	if c.CatchUp {
+		until(t, "the store knows how far the archive was read", func() bool {
+			cursors, err := romeos.store.Cursors(t.Context())
+			return err == nil && len(cursors) > 0
+		})
+	}
 	romeos.off()
 	return juliets
 }
@@ -79,7 +107,11 @@ func (p *program) briefly(session *xmpp.Session) {
 		p.t.Fatal(err)
 	}
 	_ = session.Send(p.t.Context(), xmppstanza.Presence{}.Wrap(nil)) // it may have ended
-	_ = session.Serve(xmpp.HandlerFunc(p.handle))
+	p.done = make(chan struct{})
+	go func(done chan struct{}) {
+		defer close(done)
+		_ = session.Serve(xmpp.HandlerFunc(p.handle))
+	}(p.done)
 }
 
 // readable checks that nothing that juliet got was refused. Duplicates there may
@@ -151,6 +183,7 @@ func TestArchiveTellsOfARollback(t *testing.T) {
 			romeos = load(t, romeo, onFile(t, file, catching(v)))
 			romeos.briefly(login(t, srv, romeo+"/x"))
 			romeos.awaitEvent(middleware.StateRolledBack)
+			<-romeos.done
 			romeos.back(srv, romeo+"/x")
 			romeos.say(juliet, "restored")
 			juliets.awaitText("restored")
