@@ -43,7 +43,8 @@ func TestBehind(t *testing.T) {
 			// program has sent, for all that the store knows.
 			var third *omemo.Sealed
 			_, err := a.m.Encrypt(ctx, omemo.Plaintext{Legacy: []byte("third"), V2: []byte("third")}, []string{bob}, func(s *omemo.Sealed) ([]omemo.Outgoing, error) {
-				third = s
+				kept := *s
+				third = &kept
 				return nil, errors.New("not committed")
 			})
 			if err == nil || third == nil {
