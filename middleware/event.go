@@ -57,7 +57,7 @@ const (
 	RoomUnfit        // a room that cannot be written to: Account (the room), Err
 	RecipientAdded   // messages to a room are for this account, too, from now on: Account, Room
 	RecipientRemoved // not any more: Account, Room
-	UnknownOccupant  // nobody knows who has sent a message through a room, not delivered: Account (the room), Device, ID
+	UnknownOccupant  // nobody knows who has sent a message through a room, not delivered, or not yet: Account (the room), Device, ID
 
 	// About ourselves.
 	StateRolledBack  // the store is older than it was: all sessions begin anew

@@ -197,12 +197,17 @@ func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element,
 			return
 		}
 		if len(e.Keys) == 0 {
-			notOurs = e
+			if element.Child(e.Namespace, "payload") != nil {
+				notOurs = e // an empty message is for one device, and tells others nothing
+			}
 			continue
 		}
 		msg := message(e, a.sender)
 		msg.Journal = a.journal
 		open(ctx, a, msg)
+		return
+	}
+	if notOurs == nil {
 		return
 	}
 	from := omemo.Address{JID: a.sender, Device: omemo.DeviceID(notOurs.Sender)}
@@ -387,11 +392,11 @@ func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message
 	if a.journal != 0 {
 		return // it was reported when it came
 	}
-	l.m.emit(e)
 	if a.past && errors.Is(err, ErrOccupant) {
 		l.inquire(ctx, a, msg)
 		return
 	}
+	l.m.emit(e)
 	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !errors.Is(err, omemo.ErrCommit) {
 		return // an archive has it still
 	}

@@ -1,7 +1,9 @@
 package middleware
 
 import (
+	"bytes"
 	"context"
+	"encoding/xml"
 	"errors"
 	"sync"
 	"time"
@@ -36,10 +38,29 @@ func (l *link) resend(ctx context.Context) error {
 				l.m.emit(Event{Kind: SendFailed, Account: row.Chat, ID: row.ID, Err: context.DeadlineExceeded})
 				continue
 			}
+			if l.isForRoom(row) {
+				l.rooms.postpone(row)
+				continue
+			}
 			l.transmit(ctx, []omemo.OutboxRow{row})
 		}
 		if len(rows) < outboxBatch {
 			return nil
+		}
+	}
+}
+
+// isForRoom reports whether a stanza is for all in a room: a room takes it only
+// from those who are in it, and the application has yet to join.
+func (l *link) isForRoom(row omemo.OutboxRow) bool {
+	d := xml.NewDecoder(bytes.NewReader(row.Stanza))
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return false
+		}
+		if start, ok := token.(xml.StartElement); ok {
+			return attribute(&stanza.Element{Attr: start.Attr}, "type") == "groupchat"
 		}
 	}
 }

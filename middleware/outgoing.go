@@ -38,6 +38,12 @@ func (l *link) process(j *job) {
 		}
 		return
 	}
+	if j.room != "" {
+		if l.wait(l.life) == nil {
+			l.transmit(l.life, l.rooms.due(j.room))
+		}
+		return
+	}
 	ctx, cancel := context.WithCancel(l.life)
 	defer cancel()
 	if j.caller != nil {

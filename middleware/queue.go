@@ -14,6 +14,7 @@ type job struct {
 	message *stanza.Element
 	caller  *caller          // who waits for it; nil: the application wrote it to the session
 	row     *omemo.OutboxRow // sealed and committed already: only to be written
+	room    string           // nothing but what was postponed until this room was joined
 	size    int
 }
 

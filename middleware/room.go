@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"example.org/omellium/omemo"
 	"example.org/omellium/stanza"
 	"mellium.im/xmpp/jid"
 )
@@ -34,6 +35,9 @@ type rooms struct {
 	mu     sync.Mutex
 	joined map[string]*room // by bare JID
 	rolls  map[string]*roll // by bare JID
+
+	asked     broadcast                    // the application asks to join a room
+	postponed map[string][]omemo.OutboxRow // by room: of earlier sessions, to be sent when it was joined
 
 	unreachable pauses // members whose device lists could not be had
 }
@@ -68,6 +72,23 @@ func (r *rooms) init(l *link) {
 	r.l = l
 	r.joined = make(map[string]*room)
 	r.rolls = make(map[string]*roll)
+	r.postponed = make(map[string][]omemo.OutboxRow)
+}
+
+// postpone keeps a stanza until its room was joined.
+func (r *rooms) postpone(row omemo.OutboxRow) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.postponed[row.Chat] = append(r.postponed[row.Chat], row)
+}
+
+// due returns what was postponed until a room was joined, once.
+func (r *rooms) due(bare string) []omemo.OutboxRow {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rows := r.postponed[bare]
+	delete(r.postponed, bare)
+	return rows
 }
 
 // find returns a room that the application is in, or wants to be in, or nil.
@@ -84,6 +105,7 @@ func (r *rooms) outgoing(e *stanza.Element) {
 	if e.Name.Local != "presence" || err != nil || to.Resourcepart() == "" || attribute(e, "type") != "" || e.Child(nsRoom, "x") == nil {
 		return
 	}
+	defer r.asked.send()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	bare := to.Bare().String()
@@ -158,6 +180,9 @@ func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 			r.doubt(m)
 			if r.l.m.config.CatchUp {
 				r.l.start(m.bare)
+			}
+			if len(r.postponed[m.bare]) > 0 {
+				r.l.queue.push(m.bare, &job{room: m.bare})
 			}
 		}
 	}

@@ -315,3 +315,45 @@ func TestRoomBanWhilePreparing(t *testing.T) {
 		t.Errorf("reaches %v", got)
 	}
 }
+
+// A member that the server adds between two messages is an event, and gets no key
+// unless its devices are trusted.
+func TestRoomGhost(t *testing.T) {
+	srv := building(t, fit)
+	c := chat(omemo.V2)
+	c.Trust = omemo.Manual
+	a := connected(t, srv, romeo, c).join(hall, "Romeo")
+	b := connected(t, srv, juliet, chat(omemo.V2)).join(hall, "Juliet")
+	ghost := connected(t, srv, paris, chat(omemo.V2))
+	b.speak(hall, "so that juliet's key is known")
+	a.awaitText("so that juliet's key is known")
+	fingerprint, err := b.om.Manager().Fingerprint(t.Context())
+	ok(t, err)
+	ok(t, a.om.Manager().SetTrust(t.Context(), juliet, fingerprint, omemo.Verified))
+	if got := served(a.speak(hall, "canary one")); !slices.Equal(got, []string{juliet}) {
+		t.Errorf("reaches %v", got)
+	}
+	ok(t, srv.Affiliate(hall, paris, "owner"))
+	a.flush()
+	result := a.speak(hall, "canary two")
+	if got := served(result); !slices.Equal(got, []string{juliet}) {
+		t.Errorf("reaches %v", got)
+	}
+	if got := unserved(result); !slices.Contains(got, paris) {
+		t.Errorf("not reached: %v", got)
+	}
+	until(t, "an event", func() bool {
+		return slices.ContainsFunc(a.all(), func(e middleware.Event) bool {
+			return e.Kind == middleware.RecipientAdded && e.Account == paris && e.Room == hall
+		})
+	})
+	b.awaitText("canary two")
+	device, err := ghost.om.Manager().Device(t.Context())
+	ok(t, err)
+	for _, s := range srv.Wire() {
+		if fromTo(romeo, `rid="`+decimal(device.Device)+`"`)(s) {
+			t.Errorf("a key for the ghost: %s", s.XML)
+		}
+	}
+	noLeak(t, srv, "canary")
+}

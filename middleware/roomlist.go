@@ -11,6 +11,9 @@ import (
 	"example.org/omellium/stanza"
 )
 
+// joinGrace is how long a message waits for its room to be joined at all.
+const joinGrace = time.Second
+
 // maxMembers bounds the members of a room that messages are encrypted for.
 const maxMembers = 1000
 
@@ -76,7 +79,7 @@ func (r *rooms) memory(bare string) (*membership, error) {
 // we are in the room, and asks the room for what may have changed. What it returns
 // is fit to be written to.
 func (r *rooms) members(ctx context.Context, bare string) (*membership, error) {
-	m := r.find(bare)
+	m := r.joining(ctx, bare)
 	if m == nil {
 		return nil, ErrNotJoined
 	}
@@ -120,6 +123,26 @@ func (r *rooms) members(ctx context.Context, bare string) (*membership, error) {
 		m.known = known
 		r.mu.Unlock()
 		r.report(bare, before, known)
+	}
+}
+
+// joining returns a room that the application joins, if it does so soon: what it
+// sends with Send can overtake what it has written to the session.
+func (r *rooms) joining(ctx context.Context, bare string) *room {
+	grace := time.NewTimer(joinGrace)
+	defer grace.Stop()
+	for {
+		news := r.asked.wait()
+		if m := r.find(bare); m != nil {
+			return m
+		}
+		select {
+		case <-news:
+		case <-grace.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 

@@ -398,3 +398,17 @@ func TestRoomHistoryNewDevice(t *testing.T) {
 		})
 	}
 }
+
+// A message that is sent right after the room was joined waits for it, and one
+// to a room that is not joined fails soon.
+func TestRoomSendWhileJoining(t *testing.T) {
+	srv := building(t, fit)
+	b := connected(t, srv, juliet, chat(omemo.V2)).join(hall, "Juliet")
+	a := connected(t, srv, romeo, chat(omemo.V2))
+	ok(t, a.session.Send(t.Context(), raw(`<presence xmlns="jabber:client" to="`+hall+`/Romeo"><x xmlns="http://jabber.org/protocol/muc"/></presence>`)))
+	a.speak(hall, "at once")
+	b.hears("at once", hall+"/Romeo", romeo, false)
+	if _, err := a.try("attic@rooms.example.net", "text"); !errors.Is(err, middleware.ErrNotJoined) {
+		t.Errorf("got %v", err)
+	}
+}

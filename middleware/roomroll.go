@@ -189,6 +189,9 @@ func (l *link) inquire(ctx context.Context, a *arrival, msg *omemo.Message) {
 	if err != nil {
 		l.trouble(err)
 	}
+	l.m.emit(Event{
+		Kind: UnknownOccupant, Account: bareOf(attribute(a.message, "from")), Device: msg.Sender.Device, ID: attribute(a.message, "id"), Err: ErrOccupant,
+	})
 	signal(l.wake)
 }
 

@@ -38,6 +38,9 @@ func (l *link) sealRoom(ctx context.Context, e *stanza.Element, bare jid.JID, ki
 			l.m.emit(Event{Kind: NotSent, Account: bare.String(), ID: result.ID})
 			return nil, nil
 		}
+		if err == nil { // in the room now: what was left of earlier sessions comes first
+			rows = append(l.rooms.due(bare.String()), rows...)
+		}
 		return rows, err
 	}
 }

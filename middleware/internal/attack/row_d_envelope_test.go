@@ -44,8 +44,7 @@ func d4(t *testing.T, v omemo.Version) {
 	s.honest(s.romeo)
 }
 
-// d5 moves messages between chats. Rooms are issue 6; their part of the row is
-// tested with them.
+// d5 moves messages between chats. Into rooms and out of them: TestRoomBinding.
 func d5(t *testing.T, v omemo.Version) {
 	s := newStage(t, v)
 	if v == omemo.Legacy {

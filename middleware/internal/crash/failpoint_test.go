@@ -72,6 +72,19 @@ var scenarios = []*scenario{
 		juliet: texts("juliet", 1+heartbeatAfter, 1),
 	},
 	{
+		name: "first messages in a room", devices: 1, room: true,
+		before: func(w *world) { w.settle() },
+		romeo:  texts("romeo", 0, 2), juliet: texts("juliet", 0, 2),
+	},
+	{
+		name: "a room", devices: 1, room: true, short: true,
+		before: func(w *world) {
+			w.settle()
+			w.talk(texts("romeo", 0, 1), texts("juliet", 0, 1))
+		},
+		romeo: texts("romeo", 1, 2), juliet: texts("juliet", 1, 2),
+	},
+	{
 		name: "reconnect with a full outbox", devices: 1,
 		before: func(w *world) {
 			w.talk(texts("romeo", 0, 1), nil)

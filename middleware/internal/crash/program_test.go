@@ -27,6 +27,7 @@ import (
 const (
 	romeo    = "romeo@example.net"
 	juliet   = "juliet@example.net"
+	hall     = "hall@rooms.example.net"
 	password = "secret"
 )
 
@@ -53,6 +54,7 @@ type program struct {
 	catchUp bool                                   // asks the archive after each login
 	catches bool                                   // the middleware does
 	answers bool                                   // its handler answers, and waits for that
+	nick    string                                 // in the room; empty: it is not there
 
 	m       *machine
 	store   omemo.Store
@@ -121,6 +123,12 @@ func (p *program) connect(ctx context.Context) error {
 	}(p.session, p.served)
 	if err := p.session.Send(ctx, xmppstanza.Presence{}.Wrap(nil)); err != nil {
 		return err
+	}
+	if p.nick != "" {
+		x := xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}})
+		if err := p.session.Send(ctx, xmppstanza.Presence{To: jid.MustParse(hall + "/" + p.nick)}.Wrap(x)); err != nil {
+			return err
+		}
 	}
 	if p.catchUp {
 		iq := xmppstanza.IQ{ID: "archive", Type: xmppstanza.SetIQ}
@@ -221,7 +229,7 @@ func (p *program) trySend(ctx context.Context, to, text string) error {
 	p.mu.Lock()
 	p.attempts[text]++
 	p.mu.Unlock()
-	message := xmppstanza.Message{To: jid.MustParse(to), Type: xmppstanza.ChatMessage}
+	message := xmppstanza.Message{To: jid.MustParse(to), Type: kindOf(to)}
 	result, err := p.om.Send(ctx, message, body(text))
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,6 +237,14 @@ func (p *program) trySend(ctx context.Context, to, text string) error {
 		p.accepted[text], p.ids[text] = true, result.ID
 	}
 	return err
+}
+
+// kindOf returns the type of messages to an address.
+func kindOf(to string) xmppstanza.MessageType {
+	if to == hall {
+		return xmppstanza.GroupChatMessage
+	}
+	return xmppstanza.ChatMessage
 }
 
 func body(text string) xml.TokenReader {
@@ -266,7 +282,7 @@ func (p *program) write(ctx context.Context, to string, texts ...string) {
 		if done {
 			continue
 		}
-		message := xmppstanza.Message{ID: id, To: jid.MustParse(to), Type: xmppstanza.ChatMessage}
+		message := xmppstanza.Message{ID: id, To: jid.MustParse(to), Type: kindOf(to)}
 		if err := p.session.Send(ctx, message.Wrap(body(text))); err != nil {
 			p.mu.Lock()
 			delete(p.waiting, id)
@@ -345,6 +361,11 @@ func (p *program) left(ctx context.Context) (string, error) {
 		return "", err
 	}
 	note("inbox", len(inbox))
+	echoes, err := p.store.Echoes(ctx)
+	if err != nil {
+		return "", err
+	}
+	note("echoes", len(echoes))
 	journal, err := m.Kept(ctx, omemo.Address{})
 	if err != nil {
 		return "", err

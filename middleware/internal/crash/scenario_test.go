@@ -25,6 +25,7 @@ type scenario struct {
 	receive bool // romeo has no handler but Config.Receive, which answers
 	short   bool // short enough for pairs of crashes
 	written bool // romeo writes to the session, and hears of it by events
+	room    bool // what is said is said in a room that both are in
 	catches bool // the middleware catches up with the archive, not romeo's program; all is delivered in order
 	// before brings the world to where the scenario begins. Nothing dies in it.
 	// It may leave romeo's program ended.
@@ -41,6 +42,7 @@ type world struct {
 	tap     *wiretap
 	subject *program
 	peers   []*program
+	room    bool
 	down    bool // the subject is not running
 	sent    bool // juliet has said what she has to say
 }
@@ -79,13 +81,19 @@ func newWorld(t *testing.T, s *scenario, v omemo.Version, open opener) *world {
 	}
 	srv, err := xmpptest.NewServer(options...)
 	ok(t, err)
-	w := &world{t: t, ctx: t.Context(), srv: srv, tap: newWiretap(archived), down: true}
+	w := &world{t: t, ctx: t.Context(), srv: srv, tap: newWiretap(archived), room: s.room, down: true}
 	srv.SetFilter(w.tap.filter(srv))
 	for _, account := range []string{romeo, juliet} {
 		ok(t, srv.AddAccount(account, password))
 	}
 	ok(t, srv.Befriend(romeo, juliet))
+	if s.room {
+		c := xmpptest.RoomConfig{MembersOnly: true, NonAnonymous: true, History: 50}
+		ok(t, srv.AddRooms("rooms.example.net", c))
+		ok(t, srv.AddRoom(hall, c, map[string]string{romeo: "member", juliet: "owner"}))
+	}
 	w.subject = newProgram(romeo, v, srv.Dial)
+	w.subject.nick = s.nick("romeo")
 	open(t, w.subject)
 	w.subject.catchUp, w.subject.catches = !s.catches, s.catches
 	w.subject.answers = s.answers
@@ -95,7 +103,8 @@ func newWorld(t *testing.T, s *scenario, v omemo.Version, open opener) *world {
 	for range s.devices {
 		w.peers = append(w.peers, newProgram(juliet, v, srv.Dial))
 	}
-	for _, p := range w.peers {
+	for i, p := range w.peers {
+		p.nick = s.nick(fmt.Sprint("juliet", i))
 		onMemory(t, p)
 		ok(t, p.live(w.ctx))
 		synctest.Wait() // two that change one device list at once can undo each other
@@ -139,9 +148,25 @@ func (w *world) stop() {
 // talk has both sides say texts and waits until all is done.
 func (w *world) talk(romeos, juliets []string) {
 	w.t.Helper()
-	ok(w.t, w.subject.say(w.ctx, juliet, romeos...))
-	ok(w.t, w.peers[0].say(w.ctx, romeo, juliets...))
+	ok(w.t, w.subject.say(w.ctx, w.place(juliet), romeos...))
+	ok(w.t, w.peers[0].say(w.ctx, w.place(romeo), juliets...))
 	w.settle()
+}
+
+// place is where something is said to an account.
+func (w *world) place(account string) string {
+	if w.room {
+		return hall
+	}
+	return account
+}
+
+// nick returns a nick to have in the room, if there is one.
+func (s *scenario) nick(nick string) string {
+	if s.room {
+		return nick
+	}
+	return ""
 }
 
 // outcome is what a run has shown.
@@ -199,16 +224,19 @@ func (w *world) act(s *scenario) error {
 	if err == nil && w.subject.m.offline() {
 		err = w.subject.connect(w.ctx)
 	}
+	if w.room {
+		synctest.Wait() // Send does not wait for what was written to the session
+	}
 	if !w.sent && err == nil {
 		w.sent = true
-		ok(w.t, w.peers[0].say(w.ctx, romeo, s.juliet...))
+		ok(w.t, w.peers[0].say(w.ctx, w.place(romeo), s.juliet...))
 	}
 	switch {
 	case err != nil:
 	case s.written:
-		w.subject.write(w.ctx, juliet, s.romeo...)
+		w.subject.write(w.ctx, w.place(juliet), s.romeo...)
 	default:
-		err = w.subject.say(w.ctx, juliet, s.romeo...)
+		err = w.subject.say(w.ctx, w.place(juliet), s.romeo...)
 	}
 	w.settle()
 	return err
@@ -236,6 +264,13 @@ func (w *world) check(s *scenario, description string, out *outcome) {
 			}
 			if times < 1 || times > attempts {
 				t.Errorf("%s: device %d has %q %d times, it was sent %d times", description, i, text, times, attempts)
+			}
+		}
+	}
+	if s.room { // its own come back
+		for _, text := range s.romeo {
+			if times, events := w.subject.heard(text); times < 1 || events > w.subject.attempts[text] {
+				t.Errorf("%s: its own %q came back %d times, as %d messages", description, text, times, events)
 			}
 		}
 	}
