@@ -171,9 +171,9 @@ func TestTrustMessagesThatAreNotHeeded(t *testing.T) {
 	}
 }
 
-// TestTrustMessagesNeedAffixes: without time or padding they are not heeded, and
-// without AutomaticTrust they are content as any other.
-func TestTrustMessagesNeedAffixes(t *testing.T) {
+// TestTrustMessagesAreContentWithoutAutomaticTrust: nobody takes them out, and
+// deciding tells nobody.
+func TestTrustMessagesAreContentWithoutAutomaticTrust(t *testing.T) {
 	srv := network(t, "juliet@example.net", "romeo@example.net")
 	plain, reads := second(t, srv, "juliet@example.net/desk", chat(omemo.V2))
 	them := connected(t, srv, "romeo@example.net/garden", chat(omemo.V2))

@@ -39,8 +39,14 @@ func (u *unit) believe(ctx context.Context, o *Opened) error {
 	if len(d.Statements) == 0 || o.Trust == Distrusted || o.Sender.JID == "" {
 		return nil
 	}
+	// Looking at a key costs as much as a key agreement: nobody has us look at more
+	// than can be kept.
+	most := maxStatements
+	if o.Trust != Verified {
+		most = u.mayWait(o.Sender.JID)
+	}
 	var rows []StatementRow
-	for _, s := range d.Statements[:min(len(d.Statements), maxStatements)] {
+	for _, s := range d.Statements[:min(len(d.Statements), most)] {
 		key, err := fingerprint(V2, s.KeyID)
 		if err != nil || s.Owner != o.Sender.JID && o.Sender.JID != u.own().jid {
 			continue
@@ -65,10 +71,7 @@ func (u *unit) wait(ctx context.Context, rows []StatementRow) error {
 	if err != nil {
 		return err
 	}
-	limit := maxWaitingContact
-	if jid == u.own().jid {
-		limit = maxWaiting
-	}
+	limit := u.mayWait(jid)
 	for _, row := range rows {
 		i := slices.IndexFunc(waiting, func(w StatementRow) bool { return w.StatementID == row.StatementID })
 		switch {
@@ -85,6 +88,14 @@ func (u *unit) wait(ctx context.Context, rows []StatementRow) error {
 		}
 	}
 	return nil
+}
+
+// mayWait returns how many statements of an account may wait.
+func (u *unit) mayWait(jid string) int {
+	if jid == u.own().jid {
+		return maxWaiting
+	}
+	return maxWaitingContact
 }
 
 // dropOldest drops the oldest statement of the device that has most.

@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type client struct {
 
 	mu      sync.Mutex
 	session *xmpp.Session
+	web     *http.Client       // for files
 	rooms   map[string]jid.JID // joined, with our nick
 }
 
@@ -96,6 +98,9 @@ func (c *client) connect(ctx context.Context) error {
 		config.RootCAs = x509.NewCertPool()
 		config.RootCAs.AppendCertsFromPEM(pem)
 	}
+	c.mu.Lock()
+	c.web = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: config.RootCAs, MinVersion: tls.VersionTLS12}}}
+	c.mu.Unlock()
 	var conn net.Conn
 	var err error
 	if c.server != "" {
@@ -218,7 +223,10 @@ func (c *client) send(ctx context.Context, to jid.JID, room bool, text, path str
 		if err != nil {
 			return "", err
 		}
-		file, err := (&media.Uploader{Session: session}).UploadFile(ctx, path)
+		c.mu.Lock()
+		uploader := &media.Uploader{Session: session, Client: c.web}
+		c.mu.Unlock()
+		file, err := uploader.UploadFile(ctx, path)
 		if err != nil {
 			return "", err
 		}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,6 +137,18 @@ func TestChatClient(t *testing.T) {
 	c.types("to python")
 	c.shows(`me: to python`)
 	peer.AwaitBody(t, me.JID, "to python")
+
+	// A file.
+	if err := os.WriteFile(filepath.Join(c.dir, "balcony.txt"), []byte("what light"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.types("/file " + filepath.Join(c.dir, "balcony.txt"))
+	c.shows(`me: file \S*balcony.txt`)
+	if !lab.Until(deadline, func() bool {
+		return slices.ContainsFunc(peer.Bodies(me.JID), func(body string) bool { return strings.HasPrefix(body, "aesgcm://") })
+	}) {
+		t.Errorf("no file came: %q", peer.Bodies(me.JID))
+	}
 
 	// Our own code, as a URI and to scan.
 	c.keys("F3")
