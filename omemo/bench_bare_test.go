@@ -2,6 +2,7 @@ package omemo
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"example.org/omellium/omemo/internal/curve"
@@ -28,6 +29,10 @@ func NewBare(jid string, v Version) (b *Bare, record []byte) {
 	}
 	return b, b.own.record()
 }
+
+// Keep forgets all pre keys but the first n: a device that is only written to
+// should not weigh on the heap of the one that is measured.
+func (b *Bare) Keep(n int) { b.rows = slices.Clone(b.rows[:n]) }
 
 // Peer returns the device in its version.
 func (b *Bare) Peer() Peer { return Peer{b.v, Address{b.own.jid, b.own.device}} }

@@ -51,6 +51,7 @@ func newBenchCrowd(v omemo.Version, store omemo.Store, devices int) (*benchCrowd
 	}
 	for i := range devices {
 		d, _ := omemo.NewBare(benchAccount(i), v)
+		d.Keep(1)
 		c.devices = append(c.devices, d)
 	}
 	own, err := m.Bundle(ctx, v)

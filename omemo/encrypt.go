@@ -136,7 +136,11 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 	if err := u.learn(ctx, jids...); err != nil {
 		return nil, err
 	}
-	choices := make([]choice, 0, len(jids))
+	count := 0
+	for _, jid := range jids {
+		count += len(u.knows(jid).devices[Legacy]) + len(u.knows(jid).devices[V2])
+	}
+	choices := make([]choice, 0, count+1)
 	for _, jid := range jids {
 		devices := u.versions(jid)
 		if u.from.JID == jid && !slices.ContainsFunc(devices, func(c choice) bool { return c.peer.Address == u.from.Address }) {
