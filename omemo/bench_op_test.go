@@ -59,7 +59,7 @@ func BenchmarkOp(b *testing.B) {
 
 // benchPair is two devices with a session on which a message has gone each way.
 type benchPair struct {
-	*testing.B
+	testing.TB
 	active, passive    *omemo.Bare
 	sending, receiving *omemo.Session // of the active and of the passive side
 	material           []byte
@@ -90,9 +90,9 @@ func material(v omemo.Version) []byte {
 	return m
 }
 
-func newBenchPair(b *testing.B, v omemo.Version) *benchPair {
+func newBenchPair(b testing.TB, v omemo.Version) *benchPair {
 	b.Helper()
-	p := &benchPair{B: b, material: material(v)}
+	p := &benchPair{TB: b, material: material(v)}
 	p.active, _ = omemo.NewBare(alice, v)
 	p.passive, _ = omemo.NewBare(bob, v)
 	s, err := p.active.Initiate(p.passive.Bundle(1), p.passive.Known())
