@@ -36,6 +36,7 @@ type arrival struct {
 	asked     bool            // a result that the application has asked an archive for
 	lost      bool            // could neither be dealt with nor be kept
 	events    []Event         // to be told when it is committed
+	text      []byte          // what the application is to keep of it: see Archive
 	journal   uint64          // row of the journal that it comes from, or 0
 }
 

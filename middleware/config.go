@@ -132,6 +132,10 @@ type Config struct {
 	// By default it is left to programs that query archives themselves. They should
 	// leave it so: a message is decrypted once.
 	CatchUp bool
+	// Archive, if it is set, keeps what messages say: results of the archive that
+	// the program asks for, and that were decrypted before or sent by this device,
+	// are filled in from it. Without it they are not delivered.
+	Archive Archive
 	// CatchUpLimit bounds the messages that are fetched from an archive in one
 	// connection; the next goes on from there. 0 is DefaultCatchUpLimit.
 	CatchUpLimit int

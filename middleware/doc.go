@@ -29,15 +29,16 @@
 // # Files
 //
 // middleware.go and link.go hold an account and one connection of it. class.go
-// decides what a stanza is; outgoing.go, incoming.go and arrival.go are the two
-// ways, rewrite.go the forms a message has on them; ask.go asks about undecided
-// devices, decide.go and trustmessage.go decide about keys and tell others;
-// directory.go keeps device lists; setup.go, advert.go, ownlist.go,
-// withdraw.go, reannounce.go, overlap.go and unheard.go bring our own device in
-// order and keep it so, life.go, prune.go, optout.go and catchup.go are what an
-// application may do with it and others; worker.go does what is owed; inbox.go and
-// outbox.go are what survives a crash; archiverun.go catches up with an archive,
-// archivequery.go asks it, archivepage.go commits and delivers what it answers,
-// and intake.go keeps what comes live behind that; announce.go and request.go speak with the
-// server; event.go, observe.go and trace.go tell what happens.
+// decides what a stanza is; outgoing.go, incoming.go, arrival.go and
+// undecryptable.go are the two ways, rewrite.go the forms a message has on them;
+// ask.go asks about undecided devices, decide.go and trustmessage.go decide
+// about keys and tell others; directory.go keeps device lists; setup.go,
+// advert.go, ownlist.go, withdraw.go, reannounce.go, overlap.go and unheard.go
+// bring our own device in order and keep it so, life.go, prune.go, optout.go and
+// catchup.go are what an application may do with it and others; worker.go does
+// what is owed; inbox.go and outbox.go are what survives a crash; archiverun.go
+// catches up with an archive, archivequery.go asks it, archivepage.go commits
+// and delivers what it answers, intake.go keeps what comes live behind that, and
+// recall.go fills pages in that were read before; announce.go and request.go
+// speak with the server; event.go, observe.go and trace.go tell what happens.
 package middleware

@@ -2,7 +2,6 @@ package middleware
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -197,6 +196,9 @@ func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element,
 			return
 		}
 		if len(e.Keys) == 0 {
+			if l.recallOwn(a, e, element) {
+				return
+			}
 			if element.Child(e.Namespace, "payload") != nil {
 				notOurs = e // an empty message is for one device, and tells others nothing
 			}
@@ -247,6 +249,7 @@ func (l *link) decrypt(ctx context.Context, a *arrival, msg *omemo.Message) {
 
 // opened delivers what was decrypted and committed.
 func (l *link) opened(ctx context.Context, a *arrival, msg *omemo.Message, opened *omemo.Opened, answers []omemo.OutboxRow) {
+	l.keepReceived(a, msg)
 	for _, e := range a.events {
 		l.m.emit(e)
 	}
@@ -307,7 +310,7 @@ func (l *link) reopen(ctx context.Context, from omemo.Address) {
 // verify checks what a message holds and makes the stanza that the application
 // gets. It runs before anything is committed.
 func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (omemo.Delivery, error) {
-	a.events = nil
+	a.events, a.text = nil, nil
 	if a.past && o.FirstSeen {
 		// The nick may have been another account's when this was said. Only a key
 		// that is known to be the account's shows that it was not.
@@ -360,6 +363,9 @@ func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (
 		})
 		return d, nil
 	}
+	if l.m.config.Archive != nil {
+		a.text = keptForm(content, info)
+	}
 	d.Stanza = a.with(plain(a.message, content, info))
 	a.optOut = a.optOut && o.Trust.Sendable() && a.sender != l.m.own.JID
 	d.OptOut = a.optOut && l.m.config.AskOptOut
@@ -367,51 +373,4 @@ func (l *link) verify(a *arrival, o *omemo.Opened, answers *[]omemo.OutboxRow) (
 		d.Within = l.receive(info, d.Stanza, answers)
 	}
 	return d, nil
-}
-
-// undecryptable reports a message that could not be opened. Nothing is answered
-// but for one case: a live omemo:2 message without any session, from a listed
-// device, is answered by a new session, once a day.
-func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message, err error) {
-	e := Event{
-		Kind: Undecryptable, Account: msg.Sender.JID, Device: msg.Sender.Device, Version: msg.Version,
-		ID: attribute(a.message, "id"), Err: err,
-	}
-	a.lost = !omemo.IsVerdict(err)
-	switch {
-	case errors.Is(err, omemo.ErrOwnMessage):
-		return
-	case errors.Is(err, omemo.ErrDuplicate):
-		e.Kind = Duplicate
-	case errors.Is(err, omemo.ErrIdentityChanged):
-		e.Kind = IdentityChanged
-	case errors.Is(err, omemo.ErrFenced), errors.Is(err, omemo.ErrClosed), errors.Is(err, context.Canceled):
-		l.trouble(err) // it says nothing about the message: whoever owns the store now will get it
-		return
-	}
-	if a.journal != 0 {
-		return // it was reported when it came
-	}
-	if a.past && errors.Is(err, ErrOccupant) {
-		l.inquire(ctx, a, msg)
-		return
-	}
-	l.m.emit(e)
-	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !errors.Is(err, omemo.ErrCommit) {
-		return // an archive has it still
-	}
-	kept, failure := l.m.manager.Keep(ctx, msg.Sender, err.Error(), a.outer.AppendXML(nil))
-	if failure != nil {
-		l.trouble(failure)
-	}
-	a.lost = !kept
-	if errors.Is(err, omemo.ErrNoSession) {
-		owed, err := l.m.manager.Introduce(ctx, omemo.Peer{Version: msg.Version, Address: msg.Sender})
-		if err != nil {
-			l.trouble(err)
-		}
-		if owed {
-			signal(l.wake)
-		}
-	}
 }

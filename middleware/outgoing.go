@@ -226,6 +226,7 @@ func (l *link) sealWith(
 	if sealed.Owed {
 		signal(l.wake)
 	}
+	l.keepSent(draft, sealed)
 	if !draft.transient {
 		l.m.emit(Event{Kind: Accepted, Account: draft.to, ID: draft.id, Result: result})
 	}

@@ -43,17 +43,16 @@ func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Elemen
 		return true
 	}
 	hash := ciphertextHash(a.room, e.Namespace, iv, payload)
-	info := Info{
-		Account: l.m.own.JID, Device: l.m.own.Device, Version: omemo.Legacy, Trust: omemo.Verified,
-		Event: base64.RawURLEncoding.EncodeToString(hash[:16]), Authenticated: true, Own: true,
-	}
+	version := omemo.Legacy
 	if e.Namespace == stanza.NSV2 {
-		info.Version, info.Bound, info.Padded = omemo.V2, true, true
+		version = omemo.V2
 	}
-	if info.Fingerprint, err = l.m.manager.Fingerprint(l.ctx); err != nil {
+	info, err := l.ownInfo(version)
+	if err != nil {
 		l.trouble(err)
 		return true
 	}
+	info.Event = base64.RawURLEncoding.EncodeToString(hash[:16])
 	var answers []omemo.OutboxRow
 	d, found, err := l.m.manager.Echo(l.ctx, hash, func(content []byte) (omemo.Delivery, error) {
 		envelope, err := stanza.ParseEnvelope(content)
@@ -75,6 +74,8 @@ func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Elemen
 			l.deliver(d.Seq, false)
 		}
 		l.push(answers)
+	default:
+		l.recallOwn(a, e, element)
 	}
 	return true
 }
