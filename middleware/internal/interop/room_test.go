@@ -333,3 +333,26 @@ func secretOnly(t *testing.T, s *lab.Server, body string) {
 		t.Errorf("the server has seen %q", body)
 	}
 }
+
+// A room with Profanity: both read each other.
+func TestRoomWithProfanity(t *testing.T) {
+	lab.Each(t, func(t *testing.T, s *lab.Server) {
+		one, user := s.Account(t, "program"), s.Account(t, "user")
+		lab.Befriend(t, one, user)
+		owner := newProgram(t, s, one)
+		h := newHall(t, owner, "anyone")
+		h.affiliate("member", user)
+		peer := lab.Profanity(t, s, user)
+		peer.Join(t, h.jid, "Peer")
+		peer.AwaitSession(t, one.JID, owner.Device)
+		out, back := texts("go", one, 3), texts("peer", user, 3)
+		for i := range out {
+			r, err := owner.tell(t, h.jid, out[i])
+			reaches(t, r, err, user)
+			peer.AwaitShown(t, out[i])
+			peer.Say(t, back[i])
+			owner.hears(t, h.jid, user.JID, back[i])
+		}
+		secret(t, s, out, back)
+	})
+}

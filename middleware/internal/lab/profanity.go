@@ -316,3 +316,32 @@ func prime(t testing.TB, s *Server, a *Account) {
 func element(content xml.TokenReader, namespace, name string, attributes ...xml.Attr) xml.TokenReader {
 	return xmlstream.Wrap(content, xml.StartElement{Name: xml.Name{Space: namespace, Local: name}, Attr: attributes})
 }
+
+// Join enters a room and turns encryption on there.
+func (c *ProfanityClient) Join(t testing.TB, room, nick string) {
+	t.Helper()
+	c.line(t, "/join "+room+" nick "+nick)
+	c.untilShown(t, "You have joined the room as "+nick)
+	c.line(t, "/omemo start")
+	c.window = room
+}
+
+// Say types a text in the room that was joined last.
+func (c *ProfanityClient) Say(t testing.TB, body string) {
+	t.Helper()
+	c.line(t, body)
+}
+
+// AwaitShown waits for a text on the screen.
+func (c *ProfanityClient) AwaitShown(t testing.TB, body string) {
+	t.Helper()
+	c.untilShown(t, body)
+}
+
+func (c *ProfanityClient) untilShown(t testing.TB, text string) {
+	t.Helper()
+	c.until(t, "to show "+text, func() bool {
+		screen, err := exec.Command("tmux", "-N", "-S", c.file("tmux"), "capture-pane", "-p", "-J", "-t", "lab").CombinedOutput()
+		return err == nil && strings.Contains(string(screen), text)
+	})
+}
