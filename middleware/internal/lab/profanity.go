@@ -322,8 +322,15 @@ func (c *ProfanityClient) Join(t testing.TB, room, nick string) {
 	t.Helper()
 	c.line(t, "/join "+room+" nick "+nick)
 	c.untilShown(t, "You have joined the room as "+nick)
-	c.line(t, "/omemo start")
 	c.window = room
+	// It refuses until it has learnt what kind of room this is.
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		c.line(t, "/omemo start")
+		if Until(2*time.Second, func() bool { return c.shows("[OMEMO]") }) {
+			return
+		}
+	}
+	t.Fatalf("lab: profanity %s: no encryption in %s", c.Account.JID, room)
 }
 
 // Say types a text in the room that was joined last.
@@ -340,8 +347,10 @@ func (c *ProfanityClient) AwaitShown(t testing.TB, body string) {
 
 func (c *ProfanityClient) untilShown(t testing.TB, text string) {
 	t.Helper()
-	c.until(t, "to show "+text, func() bool {
-		screen, err := exec.Command("tmux", "-N", "-S", c.file("tmux"), "capture-pane", "-p", "-J", "-t", "lab").CombinedOutput()
-		return err == nil && strings.Contains(string(screen), text)
-	})
+	c.until(t, "to show "+text, func() bool { return c.shows(text) })
+}
+
+func (c *ProfanityClient) shows(text string) bool {
+	screen, err := exec.Command("tmux", "-N", "-S", c.file("tmux"), "capture-pane", "-p", "-J", "-t", "lab").CombinedOutput()
+	return err == nil && strings.Contains(string(screen), text)
 }
