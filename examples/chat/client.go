@@ -212,7 +212,7 @@ func (c *client) join(ctx context.Context, nick jid.JID) error {
 }
 
 // send sends a text, or a file if path is set.
-func (c *client) send(ctx context.Context, to jid.JID, room bool, text, path string) (shown string, err error) {
+func (c *client) send(ctx context.Context, to jid.JID, room bool, text, path string) (line, error) {
 	m := stanza.Message{To: to, Type: stanza.ChatMessage}
 	if room {
 		m.Type = stanza.GroupChatMessage
@@ -221,17 +221,26 @@ func (c *client) send(ctx context.Context, to jid.JID, room bool, text, path str
 	if path != "" {
 		session, err := c.online()
 		if err != nil {
-			return "", err
+			return line{}, err
 		}
 		c.mu.Lock()
 		uploader := &media.Uploader{Session: session, Client: c.web}
 		c.mu.Unlock()
 		file, err := uploader.UploadFile(ctx, path)
 		if err != nil {
-			return "", err
+			return line{}, err
 		}
 		content, text = file.TokenReader(), "file "+path
 	}
-	_, err = c.om.Send(ctx, m, content)
-	return text, err
+	result, err := c.om.Send(ctx, m, content)
+	if err != nil {
+		return line{}, err
+	}
+	l := line{who: "me", text: text, own: true, encrypted: !result.Plain, trust: omemo.Verified}
+	for _, d := range result.Devices { // as good as the least of the keys that it was encrypted to
+		if d.Err == nil && d.Trust != omemo.Verified {
+			l.trust = omemo.TrustedBlindly
+		}
+	}
+	return l, nil
 }

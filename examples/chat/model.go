@@ -275,13 +275,14 @@ type sentMsg struct {
 func (m *model) send(c *chat, text, path string) tea.Cmd {
 	return func() tea.Msg {
 		to, err := jid.Parse(c.name)
+		var sent line
 		if err == nil {
-			text, err = m.client.send(m.ctx, to, c.room, text, path)
+			sent, err = m.client.send(m.ctx, to, c.room, text, path)
 		}
 		if err != nil {
 			return noteMsg{c.name, "not sent: " + err.Error()}
 		}
-		return sentMsg{c.name, line{who: "me", text: text, own: true, encrypted: true, trust: omemo.Verified}}
+		return sentMsg{c.name, sent}
 	}
 }
 

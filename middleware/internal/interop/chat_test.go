@@ -119,7 +119,7 @@ func TestChatClient(t *testing.T) {
 	// With the bot: an encrypted exchange.
 	c.types("/chat " + bot.Account.JID)
 	c.types("hello, bot")
-	c.shows(`🔒✓\s*me: hello, bot`)
+	c.shows(`🔒~\s*me: hello, bot`)
 	c.shows(`🔒~\s*` + account.Local + `: hello, bot`)
 	c.shows(fmt.Sprintf("new device %d of %s", bot.Device, bot.Account.JID))
 
@@ -128,6 +128,7 @@ func TestChatClient(t *testing.T) {
 	c.shows("trusted blindly")
 	c.keys("v", "Enter")
 	c.types("again")
+	c.shows(`🔒✓\s*me: again`)
 	c.shows(`🔒✓\s*` + account.Local + `: again`)
 
 	// With Python, which begins.
@@ -174,7 +175,7 @@ func TestChatClient(t *testing.T) {
 	c.types("/join " + h.jid + "/person")
 	c.shows(`joined, \d+ members`)
 	c.types("to the room")
-	c.shows(`🔒✓\s*me: to the room`)
+	c.shows(`🔒~\s*me: to the room`)
 	host.hears(t, h.jid, me.JID, "to the room")
 	if _, err := host.tell(t, h.jid, "from the room"); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,41 @@
 package curve
 
-import "testing"
+import (
+	"crypto/ecdh"
+	"testing"
+)
+
+// TestLadder compares agreements with those of crypto/ecdh, for public keys that are any 32 bytes: points of the curve
+// and of its twist, and values that are not canonical.
+func TestLadder(t *testing.T) {
+	count := 2000
+	if testing.Short() {
+		count = 200
+	}
+	draw := draws(10)
+	for i := range count {
+		scalar, u := draw(), Montgomery(draw())
+		if i%8 == 0 { // from p on, with bit 255 or without
+			for j := 1; j < 31; j++ {
+				u[j] = 0xff
+			}
+			u[0], u[31] = 0xed+u[0]%19, 0x7f|u[31]&0x80
+		}
+		private, err := ecdh.X25519().NewPrivateKey(scalar[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := ecdh.X25519().NewPublicKey(u[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, wantErr := private.ECDH(public)
+		got, err := NewPrivate(&scalar).DH(u)
+		if (err != nil) != (wantErr != nil) || err == nil && got != [32]byte(want) {
+			t.Fatalf("%x with %x: %x, %v; want %x, %v", scalar, u, got, err, want, wantErr)
+		}
+	}
+}
 
 // TestAgree compares agreements that are made together with those made alone.
 func TestAgree(t *testing.T) {

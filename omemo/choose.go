@@ -1,0 +1,131 @@
+package omemo
+
+import (
+	"context"
+	"maps"
+	"slices"
+)
+
+// Missing returns the devices that Encrypt would serve and has no session with:
+// their bundles are wanted. Devices whose bundle could not be had lately are left
+// out.
+func (m *Manager) Missing(ctx context.Context, p Plaintext, to []string) ([]Peer, error) {
+	var missing []Peer
+	err := m.read(ctx, func(u *unit) error {
+		choices, err := u.choose(ctx, p, to)
+		for _, c := range choices {
+			d := c.device
+			if c.err == nil && c.session == nil && !u.now.Before(d.RetryBundle()) &&
+				(d.Fingerprint.IsZero() || u.trust(c.peer.Address, d.Fingerprint).Sendable()) {
+				missing = append(missing, c.peer)
+			}
+		}
+		return err
+	})
+	return missing, err
+}
+
+// choice is a device and the version that serves it.
+type choice struct {
+	peer    Peer
+	err     error
+	device  *Device  // what is known about it in the version, not nil
+	session *Session // the current one; nil: none
+}
+
+// choose returns the devices that a message is for, and loads all that is needed
+// to serve them.
+func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, error) {
+	own := u.own()
+	// Each account once: a session seals one key of a message.
+	jids := distinct(append(slices.Clone(to), own.jid))
+	if err := u.learn(ctx, jids...); err != nil {
+		return nil, err
+	}
+	count := 0
+	for _, jid := range jids {
+		count += len(u.knows(jid).devices[Legacy]) + len(u.knows(jid).devices[V2])
+	}
+	choices := make([]choice, 0, count+1)
+	for _, jid := range jids {
+		devices := u.versions(jid)
+		if u.from.JID == jid && !slices.ContainsFunc(devices, func(c choice) bool { return c.peer.Address == u.from.Address }) {
+			// Whoever has just written can be answered, though no list of theirs was
+			// seen that has this device.
+			devices = append(devices, u.choice(u.from))
+		}
+		for _, c := range devices {
+			if jid == own.jid && c.peer.Address.Device == own.device {
+				continue
+			}
+			switch {
+			case c.err != nil:
+			case !u.serves(c.peer.Version):
+				c.err = ErrVersion
+			case p.of(c.peer.Version) == nil:
+				c.err = ErrNoForm
+			}
+			choices = append(choices, c)
+		}
+	}
+	peers := make([]Peer, len(choices))
+	for i := range choices {
+		peers[i] = choices[i].peer
+	}
+	if err := u.loadSessions(ctx, peers); err != nil {
+		return nil, err
+	}
+	for i := range choices {
+		choices[i].session = current(u.list(peers[i]))
+	}
+	u.leaveStale(choices, to)
+	return choices, nil
+}
+
+// choice returns a device to be served in one version.
+func (u *unit) choice(p Peer) choice {
+	d := u.knows(p.JID).devices[p.Version][p.Address.Device]
+	if d == nil {
+		d = new(Device)
+	}
+	return choice{peer: p, device: d, session: current(u.list(p))}
+}
+
+// versions says for each active device of an account which version serves it:
+// the highest in which it has sent us authenticated content; if there is none
+// yet, the only one it lists, or the preferred one if it lists both. Being
+// listed is no evidence: some clients list omemo:2 and cannot read it.
+func (u *unit) versions(jid string) []choice {
+	inLegacy, inV2 := u.knows(jid).devices[Legacy], u.knows(jid).devices[V2]
+	ids := slices.AppendSeq(make([]DeviceID, 0, len(inLegacy)+len(inV2)), maps.Keys(inLegacy))
+	for id := range inV2 {
+		if _, both := inLegacy[id]; !both {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	choices := make([]choice, 0, len(ids))
+	for _, id := range ids {
+		legacy, v2, a := inLegacy[id], inV2[id], Address{jid, id}
+		legacyActive, legacyReceived := legacy != nil && legacy.Active, legacy != nil && legacy.Received
+		v2Active, v2Received := v2 != nil && v2.Active, v2 != nil && v2.Received
+		// What we do not serve is no choice. That is ours to say, and no downgrade.
+		if !u.serves(V2) && legacyActive {
+			v2Active, v2Received = false, false
+		}
+		if !u.serves(Legacy) && v2Active {
+			legacyActive = false
+		}
+		switch {
+		case v2Active && (v2Received || !legacyActive):
+			choices = append(choices, choice{peer: Peer{V2, a}, device: v2})
+		case legacyActive && v2Received && !u.options.AllowDowngrade:
+			choices = append(choices, choice{peer: Peer{Legacy, a}, device: legacy, err: ErrDowngrade})
+		case legacyActive && v2Active && !legacyReceived && u.options.Prefer != nil && u.options.Prefer(jid) == V2:
+			choices = append(choices, choice{peer: Peer{V2, a}, device: v2})
+		case legacyActive:
+			choices = append(choices, choice{peer: Peer{Legacy, a}, device: legacy})
+		}
+	}
+	return choices
+}
