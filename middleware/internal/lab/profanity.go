@@ -108,11 +108,6 @@ func Profanity(t testing.TB, s *Server, a *Account) *ProfanityClient {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(c.report())
-			exec.Command("cp", "-r", c.dir, "/tmp/profdir").Run()
-			b, _ := os.ReadFile(shared.root + "/ejabberd/ejabberd.log")
-			os.WriteFile("/tmp/ej.log", b, 0600)
-			b, _ = os.ReadFile(shared.root + "/prosody/tap.log")
-			os.WriteFile("/tmp/tap.log", b, 0600)
 		}
 		c.terminal.Kill()
 	})
