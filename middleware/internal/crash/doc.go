@@ -6,6 +6,8 @@
 //     store and at any write to the network; scenario_test.go and failpoint_test.go
 //     let it die at each of them.
 //   - kill_test.go and exclusion_test.go work with real processes and real kills.
+//   - powerfailure_test.go has the power fail: drive_test.go is a drive that keeps
+//     no more than what was synced, drivevfs_test.go puts it below SQLite.
 //   - receive_test.go does the same to Config.Receive, which reads exactly once.
 //   - rollback_test.go, trouble_test.go and scan_test.go look at restored copies,
 //     at disks that fail, and at what is left on them.

@@ -37,14 +37,8 @@ var storeKinds = map[string]*storeKind{
 		},
 		fresh: func(t *testing.T) string { return filepath.Join(t.TempDir(), "store.db") },
 		sound: func(t *testing.T, where string) {
-			db, err := sql.Open("sqlite", where)
-			ok(t, err)
-			defer db.Close()
-			var verdict string
-			ok(t, db.QueryRow(`PRAGMA integrity_check`).Scan(&verdict))
-			if verdict != "ok" {
-				t.Errorf("integrity check: %s", verdict)
-			}
+			t.Helper()
+			ok(t, integrity(where))
 		},
 	},
 	"PostgreSQL": {

@@ -61,6 +61,8 @@ type machine struct {
 	hit   bool // the point of this life was reached
 	cut   bool // the connection was broken, and the program lives
 	conns []net.Conn
+	// powerFails is called when the machine dies, if it is set.
+	powerFails func()
 }
 
 // start begins a life: with the next point of the plan if there is one.
@@ -111,10 +113,21 @@ func (m *machine) step(k kind) (*mode, error) {
 	return &what, nil
 }
 
-// hangUp breaks all connections.
+// die lets the machine die between two steps.
+func (m *machine) die() {
+	m.mu.Lock()
+	m.dead = true
+	m.mu.Unlock()
+	m.hangUp()
+}
+
+// hangUp breaks all connections. If the machine has died, this is when.
 func (m *machine) hangUp() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.dead && m.powerFails != nil {
+		m.powerFails()
+	}
 	for _, c := range m.conns {
 		c.Close()
 	}
