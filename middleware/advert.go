@@ -40,10 +40,10 @@ func (l *link) publishBundle(ctx context.Context, v omemo.Version, list deviceli
 	if err != nil {
 		return err
 	}
-	node, items := bundle.Node(v, l.m.own.Device), 1
+	node, items := bundle.Node(v, l.m.own.Device()), 1
 	if v == omemo.V2 { // one node for the bundles of all devices
 		items = len(list.Devices)
-		if !list.Contains(l.m.own.Device) {
+		if !list.Contains(l.m.own.Device()) {
 			items++
 		}
 	}
@@ -138,7 +138,7 @@ func (l *link) publishList(ctx context.Context, list ownList) error {
 
 // entry returns what stands, or has to stand, for us on a list.
 func (l *link) entry(ctx context.Context, list devicelist.List) (devicelist.Device, error) {
-	own := devicelist.Device{ID: l.m.own.Device}
+	own := devicelist.Device{ID: l.m.own.Device()}
 	if list.Version != omemo.V2 || l.m.config.Label == "" {
 		return own, nil
 	}

@@ -13,7 +13,7 @@ import (
 // boundLink is as much of a link as what is bounded here needs.
 func boundLink(t *testing.T, c Config) *link {
 	c.setDefaults()
-	l := &link{m: &Middleware{config: c, own: omemo.Address{JID: "juliet@example.net", Device: 1}}, wake: make(chan struct{}, 1)}
+	l := &link{m: &Middleware{config: c, own: identity{JID: "juliet@example.net"}}, wake: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(t.Context())
 	l.directory.init(l)
 	return l

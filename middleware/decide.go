@@ -138,7 +138,7 @@ func (m *Middleware) OwnURI(ctx context.Context) (verify.URI, error) {
 	if err != nil {
 		return u, fmt.Errorf("middleware: %w", err)
 	}
-	u.Devices = []verify.Device{{ID: m.own.Device, Fingerprint: own}}
+	u.Devices = []verify.Device{{ID: m.own.Device(), Fingerprint: own}}
 	_, devices, err := m.manager.Account(ctx, m.own.JID)
 	if err != nil {
 		return u, fmt.Errorf("middleware: %w", err)

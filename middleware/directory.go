@@ -258,7 +258,7 @@ func (d *directory) set(ctx context.Context, k listKey, list devicelist.List, ev
 			return err
 		}
 		added = slices.DeleteFunc(slices.Clone(ids), func(id omemo.DeviceID) bool {
-			return id == d.l.m.own.Device || slices.ContainsFunc(known, func(d omemo.Device) bool { return d.Address.Device == id })
+			return id == d.l.m.own.Device() || slices.ContainsFunc(known, func(d omemo.Device) bool { return d.Address.Device == id })
 		})
 	}
 	if err := d.l.m.manager.SetList(ctx, k.account, k.version, ids, labels...); err != nil {

@@ -67,7 +67,7 @@ func FuzzArchive(f *testing.F) {
 		if err != nil {
 			return
 		}
-		m := &Middleware{own: omemo.Address{JID: own.String(), Device: 1}, account: own, manager: manager}
+		m := &Middleware{own: identity{JID: own.String()}, account: own, manager: manager}
 		l := &link{m: m, full: own, ctx: t.Context()}
 		l.rooms.init(l)
 		query := stanza.NewElement(stanza.NSClient, "iq", stanza.NewElement(nsArchive, "query").SetAttribute("queryid", "q")).

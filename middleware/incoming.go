@@ -169,7 +169,7 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 	}
 	if k.account == l.m.own.JID {
 		l.overlap.event(l.directory.heard(k), change.List)
-		if !change.List.Contains(l.m.own.Device) {
+		if !change.List.Contains(l.m.own.Device()) {
 			l.directory.doubt(k)
 		}
 	}
@@ -182,7 +182,7 @@ func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element,
 	id := attribute(a.message, "id")
 	var notOurs *stanza.Encrypted
 	for _, element := range found {
-		e, err := stanza.ParseEncrypted(element, stanza.OwnKey{JID: l.m.own.JID, Device: uint32(l.m.own.Device)})
+		e, err := stanza.ParseEncrypted(element, stanza.OwnKey{JID: l.m.own.JID, Device: uint32(l.m.own.Device())})
 		if err != nil {
 			l.m.emit(Event{Kind: Refused, Account: a.sender, ID: id, Err: err})
 			return
@@ -213,7 +213,7 @@ func (l *link) openOne(ctx context.Context, a *arrival, found []*stanza.Element,
 		return
 	}
 	from := omemo.Address{JID: a.sender, Device: omemo.DeviceID(notOurs.Sender)}
-	if from == l.m.own {
+	if from == l.m.own.Address() {
 		l.ownCopy(ctx, a, found)
 		return
 	}

@@ -22,7 +22,7 @@ type Middleware struct {
 	config  Config
 	manager *omemo.Manager
 	account jid.JID // bare
-	own     omemo.Address
+	own     identity
 
 	mu     sync.Mutex
 	link   *link // the session in use, or nil
@@ -53,9 +53,11 @@ func New(ctx context.Context, c Config) (*Middleware, error) {
 			m.setWithdrawn(v, ErrPurged)
 		}
 	}
-	if m.own, err = manager.Device(ctx); err != nil {
+	own, err := manager.Device(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("middleware: %w", err)
 	}
+	m.own.set(own)
 	if m.account, err = jid.Parse(m.own.JID); err != nil {
 		return nil, fmt.Errorf("middleware: account of the store: %w", err)
 	}

@@ -62,7 +62,7 @@ func (l *link) staleOwn(ctx context.Context, before time.Time) ([]omemo.Device, 
 		}
 	}
 	return slices.DeleteFunc(devices, func(d omemo.Device) bool {
-		return !d.Active || heard[d.Address.Device] || d.Address == l.m.own
+		return !d.Active || heard[d.Address.Device] || d.Address == l.m.own.Address()
 	}), nil
 }
 
@@ -103,7 +103,7 @@ func (m *Middleware) Revoke(ctx context.Context, id omemo.DeviceID) error {
 	if err != nil {
 		return err
 	}
-	if id == m.own.Device {
+	if id == m.own.Device() {
 		return ErrOwnDevice
 	}
 	_, devices, err := m.manager.Account(ctx, m.own.JID)
@@ -160,10 +160,10 @@ func (l *link) unserve(ctx context.Context, v omemo.Version) error {
 	if l.m.setWithdrawn(v, ErrPurged) {
 		l.m.emit(Event{Kind: Withdrawn, Version: v, Err: ErrPurged})
 	}
-	if err := l.unlist(ctx, v, l.m.own.Device); err != nil {
+	if err := l.unlist(ctx, v, l.m.own.Device()); err != nil {
 		return err
 	}
-	return bundle.Retract(ctx, l, v, l.m.own.Device)
+	return bundle.Retract(ctx, l, v, l.m.own.Device())
 }
 
 // Purge gives this device up: it is taken off the lists, its bundles are

@@ -50,7 +50,7 @@ func (l *link) reannounce(ctx context.Context) error {
 			l.overlap.settled(list)
 			continue
 		}
-		missing := !list.Contains(l.m.own.Device)
+		missing := !list.Contains(l.m.own.Device())
 		if missing {
 			allowed, news := l.m.answers.allow()
 			if !allowed {

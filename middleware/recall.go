@@ -79,7 +79,7 @@ func (l *link) keepSent(d *draft, sealed *omemo.Sealed) {
 			if info, err = l.ownInfo(m.Version); err != nil {
 				break
 			}
-			name := nameOf(a, l.m.own.Device, m.Version.Namespace(), m.IV, m.Payload, nil)
+			name := nameOf(a, l.m.own.Device(), m.Version.Namespace(), m.IV, m.Payload, nil)
 			info.Event = name
 			if err = l.m.config.Archive.Keep(l.life, name, keptForm(envelope.Content, info)); err != nil {
 				break
@@ -95,7 +95,7 @@ func (l *link) keepSent(d *draft, sealed *omemo.Sealed) {
 func (l *link) ownInfo(v omemo.Version) (Info, error) {
 	fingerprint, err := l.m.manager.Fingerprint(l.life)
 	return Info{
-		Account: l.m.own.JID, Device: l.m.own.Device, Version: v, Fingerprint: fingerprint, Trust: omemo.Verified,
+		Account: l.m.own.JID, Device: l.m.own.Device(), Version: v, Fingerprint: fingerprint, Trust: omemo.Verified,
 		Authenticated: true, Bound: v == omemo.V2, Padded: v == omemo.V2, Own: true,
 	}, err
 }
@@ -128,9 +128,9 @@ func (l *link) recall(a *arrival, name string) bool {
 
 // recallOwn is recall for a message that this device has sent.
 func (l *link) recallOwn(a *arrival, e *stanza.Encrypted, element *stanza.Element) bool {
-	if l.m.config.Archive == nil || !a.asked || a.sender != l.m.own.JID || omemo.DeviceID(e.Sender) != l.m.own.Device {
+	if l.m.config.Archive == nil || !a.asked || a.sender != l.m.own.JID || omemo.DeviceID(e.Sender) != l.m.own.Device() {
 		return false
 	}
 	iv, payload, err := stanza.Ciphertext(element)
-	return err == nil && l.recall(a, nameOf(a, l.m.own.Device, e.Namespace, iv, payload, nil))
+	return err == nil && l.recall(a, nameOf(a, l.m.own.Device(), e.Namespace, iv, payload, nil))
 }

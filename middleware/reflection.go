@@ -34,7 +34,7 @@ func echo(d *draft, first *omemo.Message) *omemo.Echo {
 // if the room, the account behind the nick, our device id and the ciphertext are
 // right. It reports whether it claims to be ours.
 func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Element) bool {
-	if a.room == "" || a.sender != l.m.own.JID || omemo.DeviceID(e.Sender) != l.m.own.Device {
+	if a.room == "" || a.sender != l.m.own.JID || omemo.DeviceID(e.Sender) != l.m.own.Device() {
 		return false
 	}
 	iv, payload, err := stanza.Ciphertext(element)

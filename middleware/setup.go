@@ -36,14 +36,14 @@ func (l *link) setUp(ctx context.Context) error {
 // one.
 func (l *link) advertiseAll(ctx context.Context, lists map[omemo.Version]ownList) error {
 	versions := omemo.Versions()
-	first := !slices.ContainsFunc(versions, func(v omemo.Version) bool { return lists[v].Contains(l.m.own.Device) })
+	first := !slices.ContainsFunc(versions, func(v omemo.Version) bool { return lists[v].Contains(l.m.own.Device()) })
 	var reasons []error
 	for i, v := range versions {
 		var err error
 		switch unserved := errors.Is(l.m.Withdrawn(v), ErrPurged); {
 		case !unserved:
 			err = l.advertise(ctx, v, lists[v])
-		case lists[v].Contains(l.m.own.Device):
+		case lists[v].Contains(l.m.own.Device()):
 			err = l.unserve(ctx, v)
 		}
 		if err != nil {
@@ -78,7 +78,7 @@ func (l *link) claim(ctx context.Context, lists map[omemo.Version]ownList) error
 	taken := func(id omemo.DeviceID) bool {
 		return lists[omemo.Legacy].Contains(id) || lists[omemo.V2].Contains(id)
 	}
-	if unpublished < len(omemo.Versions()) || !taken(l.m.own.Device) {
+	if unpublished < len(omemo.Versions()) || !taken(l.m.own.Device()) {
 		return nil
 	}
 	mine, err := l.m.manager.Fingerprint(ctx)
@@ -97,8 +97,12 @@ func (l *link) claim(ctx context.Context, lists map[omemo.Version]ownList) error
 	if err := l.m.manager.Renumber(ctx, taken); err != nil {
 		return err
 	}
-	l.m.own, err = l.m.manager.Device(ctx)
-	return err
+	own, err := l.m.manager.Device(ctx)
+	if err != nil {
+		return err
+	}
+	l.m.own.renumber(own.Device)
+	return nil
 }
 
 // checkRollback compares the store with what the server has of our own. If the
@@ -114,7 +118,7 @@ func (l *link) checkRollback(ctx context.Context) error {
 		if err != nil {
 			continue // publishing will show what is wrong
 		}
-		b.Owner = l.m.own
+		b.Owner = l.m.own.Address()
 		published = append(published, &b)
 		ahead, err := l.m.manager.Ahead(ctx, &b)
 		if err != nil {
@@ -130,7 +134,7 @@ func (l *link) checkRollback(ctx context.Context) error {
 }
 
 // own returns our own address as servers are asked about it.
-func (l *link) own() omemo.Address { return omemo.Address{Device: l.m.own.Device} }
+func (l *link) own() omemo.Address { return omemo.Address{Device: l.m.own.Device()} }
 
 // limiter allows something so often within a time.
 type limiter struct {

@@ -53,7 +53,7 @@ func (l *link) tell(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if list.Contains(l.m.own.Device) {
+		if list.Contains(l.m.own.Device()) {
 			if err := l.publishOwn(ctx, list); err != nil {
 				return err
 			}

@@ -38,7 +38,7 @@ func (l *link) withdraw(ctx context.Context, v omemo.Version, reason error) erro
 	if err := l.m.manager.Owe(ctx, omemo.OwedID{Kind: omemo.OwedBundle, Peer: omemo.Peer{Version: v}}); err != nil {
 		return err
 	}
-	if err := l.unlist(ctx, v, l.m.own.Device); err != nil && !isVerdict(err) {
+	if err := l.unlist(ctx, v, l.m.own.Device()); err != nil && !isVerdict(err) {
 		return err
 	}
 	if l.m.setWithdrawn(v, reason) {
