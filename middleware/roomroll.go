@@ -141,6 +141,9 @@ func (r *rooms) bind(a *arrival, bound string) {
 		return
 	case r.through(a, from), bound != "" && bound != bare:
 		a.private = true
+		if a.message.Child(stanza.NSDelay, "delay") != nil {
+			a.live = false // of an archive, if it comes from the journal now
+		}
 		a.sender = r.behind(a, from)
 	default:
 		return
