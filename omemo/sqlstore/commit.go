@@ -59,8 +59,8 @@ func (s *Store) Commit(ctx context.Context, c *omemo.Changes) error {
 		if !again || errors.Is(err, omemo.ErrClosed) || try == commitTries {
 			return err
 		}
-		if pause(ctx, try) != nil {
-			return err
+		if ended := pause(ctx, try); ended != nil {
+			return errors.Join(ended, err)
 		}
 	}
 }
