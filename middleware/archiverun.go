@@ -17,28 +17,33 @@ const gapMargin = time.Hour
 // its end, page by page. What comes live from now on waits, and is dealt with
 // afterwards. If it fails, it is tried again until the link ends.
 func (l *link) start(archive string) {
-	begin := func() *intake {
-		l.m.catchUp.begin()
-		return l.intakes.begin(archive)
+	in := l.intakes.open(archive)
+	if !in.enter() {
+		return
 	}
-	in := begin()
+	l.m.catchUp.begin()
 	l.tasks.Go(func() {
 		for pause := time.Second; ; pause = min(2*pause, 5*time.Minute) {
 			read := make(map[string]bool)
 			following, err := l.follow(l.ctx, in, read)
-			final := err == nil || errors.Is(err, errNoArchive)
-			in.release(l.life, l, read, following, errors.Is(err, ErrOffline))
+			final, missed := in.release(l.life, l, read, following, err)
 			l.m.catchUp.end(l, final)
-			if final || l.ctx.Err() != nil {
+			if missed && errors.Is(err, errNoArchive) {
+				l.m.emit(Event{Kind: ArchiveGap, Account: archive, Err: fmt.Errorf("%w: %w", ErrArchiveGap, err)})
+			}
+			if final {
 				return
 			}
-			l.trouble(fmt.Errorf("archive: %w", err))
+			if err != nil {
+				l.trouble(fmt.Errorf("archive: %w", err))
+			}
 			select {
 			case <-time.After(pause):
 			case <-l.ctx.Done():
 				return
 			}
-			begin()
+			l.m.catchUp.begin()
+			in.again()
 		}
 	})
 }

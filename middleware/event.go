@@ -65,7 +65,7 @@ const (
 	Published        // own bundle was published and read back: Version
 	Withdrawn        // a version cannot be served, and was taken off our list: Version, Err
 	Progress         // of long work, the first publication, many bundles, or an archive: Account, Done, Total if it is known
-	ArchiveGap       // an archive does not know the last message any more, and is read by time: Account (the archive), Err
+	ArchiveGap       // an archive does not know the last message any more, and is read by time, or refuses what could not wait: Account (the archive), Err
 	ArchiveTruncated // an archive was not read to its end: Account (the archive), Done, Err
 	CaughtUp         // archives have been caught up with: used pre keys are deleted
 	Trouble          // something failed and will be tried again: Err

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -23,10 +24,11 @@ type intake struct {
 	archive string // bare JID: our own account, or a room
 
 	mu      sync.Mutex
+	running bool // the archive is caught up with, or is to be
 	holding bool
 	held    []*arrival
 	bytes   int
-	missed  bool // something was not held, because the archive has it
+	missed  bool // something has to be fetched: it was not held, or has come while we were away
 	// following: all up to the last message was dealt with, so that the position
 	// is where the last message is.
 	following bool
@@ -41,8 +43,8 @@ type intakes struct {
 	all map[string]*intake
 }
 
-// begin has what comes live wait, and returns the intake.
-func (i *intakes) begin(archive string) *intake {
+// open returns the intake of an archive.
+func (i *intakes) open(archive string) *intake {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.all == nil {
@@ -53,10 +55,28 @@ func (i *intakes) begin(archive string) *intake {
 		in = &intake{archive: archive, clear: make(map[string]bool)}
 		i.all[archive] = in
 	}
+	return in
+}
+
+// enter begins to catch up. If that is under way, it is gone on with until what has
+// come up to now is fetched as well, and first is false.
+func (in *intake) enter() (first bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.following = false
+	if in.running {
+		in.missed = true
+		return false
+	}
+	in.running, in.holding = true, true
+	return true
+}
+
+// again has what comes live wait once more.
+func (in *intake) again() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.holding, in.following = true, false
-	return in
 }
 
 // of returns the intake that a message belongs to, or nil.
@@ -101,17 +121,24 @@ func (in *intake) fetchMissed() bool {
 }
 
 // release deals with what was held, and ends to hold. skip names what the archive
-// has brought. If the wire has ended, the archive will bring the rest, in order.
-func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, following, ended bool) {
+// has brought, and err is why it could not be read to the end. If the wire has
+// ended, the archive will bring the rest, in order. final: the archive is not to be
+// asked again, but for what could not be held meanwhile, which the position never
+// passes.
+func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, following bool, err error) (final, missed bool) {
+	ended := errors.Is(err, ErrOffline)
 	for {
 		in.mu.Lock()
 		held := in.held
 		in.held, in.bytes = nil, 0
 		if len(held) == 0 || ctx.Err() != nil {
-			in.holding, in.following = false, following
+			missed = in.missed
+			final = l.ctx.Err() != nil || errors.Is(err, errNoArchive) || err == nil && !(following && missed)
+			in.running, in.holding, in.following = !final, false, following && !missed
 			in.mu.Unlock()
-			return
+			return final, missed
 		}
+		position := following && !in.missed
 		in.mu.Unlock()
 		for _, a := range held {
 			id := in.position(a)
@@ -119,10 +146,10 @@ func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, fo
 				continue
 			}
 			l.take(ctx, a)
-			if following {
+			if position {
 				in.note(l, a, id)
 			}
-			following = following && !a.lost
+			position, following = position && !a.lost, following && !a.lost
 		}
 	}
 }

@@ -55,6 +55,7 @@ type room struct {
 	changes   uint64              // rises with each sign that what was asked for is outdated
 	known     *membership         // what was asked for last, or nil
 	asking    bool                // refresh is at it
+	anew      bool                // the application joins once more: the room may have lost us
 }
 
 // occupant is who is behind a nick.
@@ -112,6 +113,8 @@ func (r *rooms) outgoing(e *stanza.Element) {
 	switch m := r.joined[bare]; {
 	case m != nil && m.nick == "":
 		m.asked = to.Resourcepart()
+	case m != nil:
+		m.anew = true
 	case m == nil && len(r.joined) < maxRooms:
 		r.joined[bare] = &room{
 			bare: bare, asked: to.Resourcepart(), occupants: make(map[string]occupant),
@@ -164,6 +167,13 @@ func (r *rooms) doubt(m *room) {
 	signal(r.l.wake)
 }
 
+// catchUp fetches what was said while we were not there.
+func (r *rooms) catchUp(m *room) {
+	if r.l.m.config.CatchUp {
+		r.l.start(m.bare)
+	}
+}
+
 func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 	var o occupant
 	if item := x.Child(nsRoomUser, "item"); item != nil {
@@ -173,14 +183,17 @@ func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 	if hasStatus(x, statusSelf) && (o.account == "" || o.account == own) {
 		o.account = own
 		m.nick = nick
+		if m.anew {
+			m.anew = false
+			r.doubt(m)
+			r.catchUp(m)
+		}
 		select {
 		case <-m.entered:
 		default:
 			close(m.entered)
 			r.doubt(m)
-			if r.l.m.config.CatchUp {
-				r.l.start(m.bare)
-			}
+			r.catchUp(m)
 			if len(r.postponed[m.bare]) > 0 {
 				r.l.queue.push(m.bare, &job{room: m.bare})
 			}
