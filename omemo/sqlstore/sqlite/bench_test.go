@@ -1,9 +1,7 @@
 package sqlite_test
 
 import (
-	"crypto/rand"
 	"database/sql"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +9,7 @@ import (
 
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/sqlstore"
+	"example.org/omellium/omemo/sqlstore/internal/load"
 )
 
 // BenchmarkCommit measures a commit that moves sessions on and writes an outbox
@@ -18,38 +17,15 @@ import (
 // database alone, writing the same rows and bytes.
 func BenchmarkCommit(b *testing.B) {
 	for _, devices := range []int{1, 10, 1000} {
-		stanza := make([]byte, 500+300*devices)
-		rand.Read(stanza)
-		c := &omemo.Changes{Outbox: []omemo.OutboxRow{{ID: "id", Chat: "room@example.org", Stanza: stanza}}}
-		for i := range devices {
-			peer := omemo.Peer{Version: omemo.V2, Address: omemo.Address{JID: fmt.Sprintf("user%d@example.org", i), Device: 1}}
-			var id [8]byte
-			rand.Read(id[:])
-			row := omemo.SessionRow{ID: binary.BigEndian.Uint64(id[:]) >> 1, Peer: peer, Record: make([]byte, 300)}
-			rand.Read(row.Record)
-			c.Sessions = append(c.Sessions, row)
-			c.Outbox[0].Devices = append(c.Outbox[0].Devices, peer)
-		}
-		// next makes every row another one: SQLite leaves pages alone that do not
-		// change.
-		count := uint64(0)
-		next := func() {
-			count++
-			for i := range c.Sessions {
-				binary.LittleEndian.PutUint64(c.Sessions[i].Record, count*0x9e3779b97f4a7c15)
-			}
-			c.DropOutbox = append(c.DropOutbox[:0], count-1)
-			c.Outbox[0].Seq = count
-		}
+		m := load.NewMessage(devices)
 		for name, opts := range map[string][]sqlstore.Option{"plain": nil, "sealed": {sqlstore.WithKey(testKey(1))}} {
 			b.Run(fmt.Sprintf("devices=%d/%s", devices, name), func(b *testing.B) {
 				s := open(b, filepath.Join(b.TempDir(), "store.db"), account, opts...)
-				next()
-				commit(b, s, c)
+				commit(b, s, &m.Changes)
 				b.ReportAllocs()
 				for b.Loop() {
-					next()
-					commit(b, s, c)
+					m.Next()
+					commit(b, s, &m.Changes)
 				}
 				b.StopTimer()
 				if err := s.Close(); err != nil {
@@ -58,13 +34,14 @@ func BenchmarkCommit(b *testing.B) {
 			})
 		}
 		b.Run(fmt.Sprintf("devices=%d/bare", devices), func(b *testing.B) {
-			bare(b, c, next)
+			bare(b, m)
 		})
 	}
 }
 
 // bare writes what a commit writes by statements of its own.
-func bare(b *testing.B, c *omemo.Changes, next func()) {
+func bare(b *testing.B, m *load.Message) {
+	c := &m.Changes
 	path := filepath.Join(b.TempDir(), "bare.db")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		b.Fatal(err)
@@ -118,11 +95,10 @@ func bare(b *testing.B, c *omemo.Changes, next func()) {
 			b.Fatal(err)
 		}
 	}
-	next()
 	write()
 	b.ReportAllocs()
 	for b.Loop() {
-		next()
+		m.Next()
 		write()
 	}
 }
