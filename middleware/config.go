@@ -158,7 +158,10 @@ type Config struct {
 	// place of the message.
 	Fallback string
 
-	// MaxStanza bounds an outgoing stanza, in bytes; 0 is DefaultMaxStanza.
+	// MaxStanza bounds an outgoing stanza, in bytes; 0 is DefaultMaxStanza. What a
+	// server announces (XEP-0478) is not looked at: mellium keeps of a stream
+	// feature that the application does not negotiate no more than its name. Where
+	// a server accepts less, set it; a stanza that is too large may end the stream.
 	MaxStanza int
 	// Limits bound messages, both ways, and replies to our own requests; zero is
 	// stanza.DefaultLimits.
