@@ -9,7 +9,7 @@ import (
 // knob returns a number from the environment, or a standard that keeps a plain
 // "go test" short, and one for "go test -short".
 //
-//	OMELLIUM_FAILPOINTS       every n-th crash point is tried; 1: all of them
+//	OMELLIUM_FAILPOINTS       every n-th crash point and power failure is tried; 1: all of them
 //	OMELLIUM_KILLS_SQLITE     kills of a program on SQLite
 //	OMELLIUM_KILLS_POSTGRES   kills of a program on PostgreSQL
 //	OMELLIUM_EXCLUSION_SENDS  messages of processes that contend for one account
