@@ -49,6 +49,7 @@ func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Elemen
 	}
 	info, err := l.ownInfo(version)
 	if err != nil {
+		a.lost = true
 		l.trouble(err)
 		return true
 	}
@@ -67,6 +68,7 @@ func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Elemen
 	})
 	switch {
 	case err != nil:
+		a.lost = true // the room's archive has it still
 		l.trouble(err)
 	case found:
 		l.m.traces.note(attribute(a.message, "id"), "came back")
