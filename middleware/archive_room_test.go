@@ -1,6 +1,7 @@
 package middleware_test
 
 import (
+	"encoding/xml"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,14 +10,22 @@ import (
 	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/memstore"
+	"mellium.im/xmlstream"
+	"mellium.im/xmpp"
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
 )
 
 const garden = "garden@rooms.example.net"
 
-// A program that was away gets what was said to it and in two rooms, each in
-// order and once, though the rooms tell a part of it as their history, and the
-// connection breaks twice.
+// A program that was not there for 510 messages, said to it and in two rooms, and
+// is killed twice while it catches up, gets what was said in each place in order
+// and once, though the rooms tell a part of it as their history. What a handler
+// had seen and was not noted yet comes again as the same event.
 func TestCatchUpRooms(t *testing.T) {
+	const each = 170
+	places := map[string]string{"hall": hall, "garden": garden, "chat": juliet}
 	for _, v := range omemo.Versions() {
 		t.Run(v.String(), func(t *testing.T) {
 			srv := archiving(t)
@@ -24,68 +33,121 @@ func TestCatchUpRooms(t *testing.T) {
 			for _, room := range []string{hall, garden} {
 				ok(t, srv.AddRoom(room, fit, map[string]string{romeo: "owner", juliet: "member"}))
 			}
-			b := load(t, juliet, catching(v))
-			b.attach(login(t, srv, juliet+"/x"), nil)
-			b.join(hall, "Juliet").join(garden, "Juliet")
+			store := memstore.New(juliet)
+			// start connects a program whose handler waits, after so many texts, until
+			// the program is killed: then it writes nothing more and says nothing more.
+			start := func(most int) (b *program, kill func()) {
+				c := catching(v)
+				c.Store = store
+				b = load(t, juliet, c)
+				killed := make(chan struct{})
+				session, err := b.om.Wrap(t.Context(), login(t, srv, juliet+"/x"))
+				ok(t, err)
+				b.session, b.done = session, make(chan struct{})
+				go func() {
+					defer close(b.done)
+					_ = session.Serve(xmpp.HandlerFunc(func(r xmlstream.TokenReadEncoder, start *xml.StartElement) error {
+						if len(b.bodies()) == most {
+							<-killed
+							return middleware.ErrClosed
+						}
+						return b.handle(r, start)
+					}))
+				}()
+				ok(t, session.Send(t.Context(), stanza.Presence{}.Wrap(nil)))
+				for _, room := range []string{hall, garden} {
+					join := stanza.Presence{To: jid.MustParse(room + "/Juliet")}
+					ok(t, session.Send(t.Context(), join.Wrap(raw(`<x xmlns="http://jabber.org/protocol/muc"/>`))))
+				}
+				return b, func() {
+					b.await(fmt.Sprintf("%d texts", most), func() bool { return len(b.received) >= most })
+					store = store.Reopen()
+					_ = srv.Disconnect(juliet + "/x") // it may have gone by itself already
+					close(killed)
+					<-b.done
+				}
+			}
+			b, kill := start(2)
+			for _, room := range []string{hall, garden} {
+				b.await(room+" is known", func() bool {
+					return slices.ContainsFunc(b.events, func(e middleware.Event) bool { return e.Kind == middleware.RoomReady && e.Account == room })
+				})
+			}
 			a := connected(t, srv, romeo, chat(v)).join(hall, "Romeo").join(garden, "Romeo")
 			a.speak(hall, "hall before")
 			b.awaitText("hall before")
 			a.speak(garden, "garden before")
 			b.awaitText("garden before")
-			b.flush()
-			b.leave(srv)
-			var want []string
-			for i := range 120 {
+			lives := []*program{b}
+			kill()
+			want := map[string][]string{"hall": {"hall before"}, "garden": {"garden before"}}
+			for i := range each {
 				for _, place := range []string{"hall", "garden", "chat"} {
 					body := fmt.Sprintf("%s %d", place, i)
-					want = append(want, body)
-					switch place {
-					case "hall":
-						a.speak(hall, body)
-					case "garden":
-						a.speak(garden, body)
-					default:
+					want[place] = append(want[place], body)
+					if place == "chat" {
 						a.tell(juliet, body)
+					} else {
+						a.speak(places[place], body)
 					}
 				}
 			}
 			a.flush()
-			for _, last := range []string{"chat 0", "hall 49", ""} {
-				b.attach(login(t, srv, juliet+"/x"), nil)
-				b.present(hall+"/Juliet", "", `<x xmlns="http://jabber.org/protocol/muc"/>`)
-				b.present(garden+"/Juliet", "", `<x xmlns="http://jabber.org/protocol/muc"/>`)
-				if last != "" {
-					b.awaitText(last)
-					b.leave(srv)
+			for _, most := range []int{110, 220, -1} {
+				b, kill := start(most)
+				lives = append(lives, b)
+				if most > 0 {
+					kill()
 				}
 			}
-			for _, place := range []string{"hall", "garden", "chat"} {
-				b.awaitText(place + " 119")
+			for place := range places {
+				last := fmt.Sprintf("%s %d", place, each-1)
+				until(t, last, func() bool {
+					return slices.ContainsFunc(lives, func(b *program) bool { return slices.Contains(b.bodies(), last) })
+				})
 			}
-			b.flush()
-			got := b.bodies()
-			for _, place := range []string{"hall", "garden", "chat"} {
-				of := func(all []string) []string {
-					return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return !strings.HasPrefix(s, place) || strings.HasSuffix(s, "before") })
+			lives[len(lives)-1].flush()
+			got := make(map[string][]string)
+			events := make(map[string]bool)
+			progress := make(map[string]bool)
+			for _, b := range lives {
+				for _, m := range b.messages() {
+					if m.Info == nil || m.Info.Account != romeo {
+						t.Errorf("%q: %+v", m.Body, m.Info)
+						continue
+					}
+					if place, _, _ := strings.Cut(m.Body, " "); !events[m.Info.Event] {
+						events[m.Info.Event] = true
+						got[place] = append(got[place], m.Body)
+					}
 				}
-				if got, want := of(got), of(want); !slices.Equal(got, want) {
-					t.Errorf("%s: %d messages: %q", place, len(got), got)
+				for _, e := range b.all() {
+					switch e.Kind {
+					case middleware.Undecryptable, middleware.Refused, middleware.UnknownOccupant, middleware.PlaintextReceived:
+						t.Errorf("%v %v", e.Kind, e.Err)
+					case middleware.Progress:
+						progress[e.Account] = true
+					}
 				}
 			}
-			for _, e := range b.all() {
-				switch e.Kind {
-				case middleware.Undecryptable, middleware.Refused, middleware.UnknownOccupant, middleware.PlaintextReceived:
-					t.Errorf("%v %v", e.Kind, e.Err)
+			for place, account := range places {
+				if !slices.Equal(got[place], want[place]) {
+					t.Errorf("%s: %d messages: %q", place, len(got[place]), got[place])
 				}
-			}
-			for _, m := range b.received {
-				if m.Body != "" && (m.Info == nil || m.Info.Account != romeo) {
-					t.Errorf("%q: %+v", m.Body, m.Info)
+				if !progress[account] {
+					t.Errorf("no progress was seen in %s", account)
 				}
 			}
 			noLeak(t, srv, "hall 1", "garden 1", "chat 1")
 		})
 	}
+}
+
+// messages returns what was received with a body, in order.
+func (p *program) messages() []message {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(p.received), func(m message) bool { return m.Body == "" })
 }
 
 // What the program has said itself in a room, and what was said there before, is
