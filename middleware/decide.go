@@ -90,8 +90,9 @@ var ErrMismatch = errors.New("middleware: URI names another key for a known devi
 // VerifyURI decides, as Decide does, that the keys which a URI names are verified:
 // those, and no others. Only a person can call it who knows that the URI comes from
 // its account's owner, such as by scanning a code from a screen. If a device that
-// the URI names is known with another key, nothing is decided, and the error is a
-// *omemo.DeviceError with ErrMismatch. The URI may be of our own account.
+// the URI names is known with another key, or the URI names our key as another
+// account's, nothing is decided, and the error is a *omemo.DeviceError with
+// ErrMismatch. The URI may be of our own account.
 func (m *Middleware) VerifyURI(ctx context.Context, uri string) ([]omemo.DeviceResult, error) {
 	u, err := verify.ParseURI(uri)
 	if err != nil {
@@ -116,8 +117,16 @@ func URIDecisions(ctx context.Context, m *omemo.Manager, u verify.URI) ([]omemo.
 	if err != nil {
 		return nil, fmt.Errorf("middleware: %w", err)
 	}
+	us, err := m.Device(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("middleware: %w", err)
+	}
 	var decisions []omemo.Decision
 	for _, d := range u.Devices {
+		// Our key is ours alone, and this device has no other.
+		if here := account == us.JID; d.Fingerprint == own && !here || d.Fingerprint != own && here && d.ID == us.Device {
+			return nil, &omemo.DeviceError{Peer: omemo.Peer{Version: omemo.V2, Address: omemo.Address{JID: account, Device: d.ID}}, Err: ErrMismatch}
+		}
 		for _, k := range known {
 			if k.Address.Device == d.ID && !k.Fingerprint.IsZero() && k.Fingerprint != d.Fingerprint {
 				return nil, &omemo.DeviceError{Peer: k.Peer, Err: ErrMismatch}

@@ -241,6 +241,16 @@ func TestAScannedURIMarksWhatItNames(t *testing.T) {
 	if after, err := desk.store.Accounts(t.Context(), romeo); err != nil || len(after.Trust) != len(before.Trust) {
 		t.Errorf("decided: %+v, %v", after.Trust, err)
 	}
+	// Our own key as another account's, and our own device with another key.
+	mine := verify.Device{ID: deviceOf(t, desk), Fingerprint: fingerprintOf(t, desk)}
+	for name, u := range map[string]verify.URI{
+		"our key":    {Account: to(romeo).To, Devices: []verify.Device{{ID: 1, Fingerprint: mine.Fingerprint}}},
+		"our device": {Account: to(juliet).To, Devices: []verify.Device{{ID: mine.ID, Fingerprint: fingerprintOf(t, other)}}},
+	} {
+		if _, err := desk.om.VerifyURI(t.Context(), u.String()); !errors.Is(err, middleware.ErrMismatch) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	for _, bad := range []string{"", "xmpp:romeo@example.net", "xmpp:romeo@example.net?omemo-sid-1=ab"} {
 		if _, err := desk.om.VerifyURI(t.Context(), bad); !errors.Is(err, verify.ErrURI) {
 			t.Errorf("%q: %v", bad, err)
