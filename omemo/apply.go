@@ -2,6 +2,7 @@ package omemo
 
 import (
 	"context"
+	"crypto/subtle"
 	"maps"
 	"slices"
 
@@ -60,6 +61,26 @@ func (u *unit) apply(ctx context.Context, o *Opened, c *candidate) error {
 	u.consume(c)
 	u.settle(c)
 	o.Session = s
+	return nil
+}
+
+// spend consumes the other keys of a message that hold its key material: no
+// copy of it, whichever keys were taken out, can be opened again.
+func (u *unit) spend(ctx context.Context, o *Opened, keys []Key, material []byte) error {
+	for _, key := range keys {
+		c, err := u.unseal(ctx, o.Session.peer, key)
+		if err != nil && !isRefusal(err) {
+			return err
+		}
+		if err != nil || subtle.ConstantTimeCompare(c.material, material) == 0 {
+			continue
+		}
+		var other Opened
+		if err := u.apply(ctx, &other, c); err != nil {
+			return err
+		}
+		o.Session = other.Session
+	}
 	return nil
 }
 

@@ -161,17 +161,21 @@ func (u *unit) decrypt(ctx context.Context, msg *Message) (*Opened, error) {
 	if _, err := u.held(ctx, peer); err != nil {
 		return nil, err
 	}
+	// In rooms Profanity writes two keys for each device. One that was used before
+	// tells a copy of a message; keys of other accounts' devices are only refused.
 	var c *candidate
 	var reason error
 	for _, key := range msg.Keys {
-		var err error
-		if c, err = u.unseal(ctx, peer, key); err == nil {
-			break
-		}
-		if !isRefusal(err) {
-			return nil, err // the store failed: nothing is known about the message
-		}
-		if reason == nil || reason == ErrRefused {
+		opens, err := u.unseal(ctx, peer, key)
+		switch {
+		case err == nil && c == nil:
+			c = opens
+		case err == nil:
+		case !isRefusal(err): // the store failed: nothing is known about the message
+			return nil, err
+		case errors.Is(err, ErrDuplicate):
+			return nil, err
+		case reason == nil || reason == ErrRefused:
 			reason = err
 		}
 	}
@@ -186,7 +190,10 @@ func (u *unit) decrypt(ctx context.Context, msg *Message) (*Opened, error) {
 		Version: msg.Version, Sender: msg.Sender, Plaintext: text, Authenticated: authenticated,
 		Exchange: c.exchange, Built: c.built, Event: eventID(peer, c.header),
 	}
-	return o, u.apply(ctx, o, c)
+	if err := u.apply(ctx, o, c); err != nil || len(msg.Keys) == 1 {
+		return o, err
+	}
+	return o, u.spend(ctx, o, msg.Keys, c.material)
 }
 
 // IsVerdict tells an error of Decrypt that says something about the message from
