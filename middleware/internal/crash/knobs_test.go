@@ -7,7 +7,7 @@ import (
 )
 
 // knob returns a number from the environment, or a standard that keeps a plain
-// "go test" short, and one for "go test -short".
+// "go test" short, and one for "go test -short" and for the race detector.
 //
 //	OMELLIUM_FAILPOINTS       every n-th crash point and power failure is tried; 1: all of them
 //	OMELLIUM_KILLS_SQLITE     kills of a program on SQLite
@@ -18,7 +18,7 @@ func knob(t testing.TB, name string, standard, short int) int {
 	text := os.Getenv(name)
 	switch {
 	case text != "":
-	case testing.Short():
+	case testing.Short() || raceEnabled:
 		return short
 	default:
 		return standard
