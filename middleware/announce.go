@@ -63,7 +63,6 @@ func (a *announcer) outgoingPresence(e *stanza.Element) bool {
 	case "":
 	case "unavailable":
 		a.presence = nil
-		a.l.intakes.hear(false)
 		fallthrough
 	default:
 		a.mu.Unlock()
@@ -79,7 +78,6 @@ func (a *announcer) outgoingPresence(e *stanza.Element) bool {
 	out := a.announced()
 	a.mu.Unlock()
 	a.write(out)
-	a.l.receiving(e)
 	if a.l.unheard.available() {
 		signal(a.l.wake)
 	}

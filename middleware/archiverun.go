@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"example.org/omellium/omemo"
-	"example.org/omellium/stanza"
 )
 
 // gapMargin is how much earlier than the last message an archive is asked for
@@ -25,9 +23,6 @@ func (l *link) start(archive string) {
 	}
 	l.m.catchUp.begin()
 	l.tasks.Go(func() {
-		if err := l.m.keep(l.ctx, true); err != nil {
-			l.trouble(err)
-		}
 		for pause := time.Second; ; pause = min(2*pause, 5*time.Minute) {
 			read := make(map[string]bool)
 			following, err := l.follow(l.ctx, in, read)
@@ -51,25 +46,6 @@ func (l *link) start(archive string) {
 			in.again()
 		}
 	})
-}
-
-// receiving takes note of a presence with which the server begins to send us what
-// is addressed to our account, or ceases to. What has come before stands in the
-// archive alone: it is read once more.
-func (l *link) receiving(presence *stanza.Element) {
-	if priority := child(presence, "priority"); priority != nil && strings.HasPrefix(strings.TrimSpace(priority.Text()), "-") {
-		l.intakes.hear(false)
-		return
-	}
-	if !l.m.config.CatchUp || l.intakes.follows(l.m.own.JID, l.m.own.JID) {
-		return
-	}
-	select {
-	case <-l.ready:
-		l.start(l.m.own.JID)
-	default: // it is read when our device is in order
-	}
-	l.intakes.hear(true) // now that what comes waits
 }
 
 // follow reads an archive to its end. It reports whether the position may follow

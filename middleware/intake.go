@@ -41,23 +41,6 @@ type intake struct {
 type intakes struct {
 	mu  sync.Mutex
 	all map[string]*intake
-	// hearing: the server sends us what is addressed to our account, as it does to
-	// available resources whose priority is not negative (RFC 6121, section 8.5.2).
-	hearing bool
-}
-
-// hear notes whether the server sends us messages.
-func (i *intakes) hear(hearing bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.hearing = hearing
-}
-
-// follows reports whether the position in an archive may follow what comes live.
-func (i *intakes) follows(archive, own string) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.hearing || archive != own
 }
 
 // open returns the intake of an archive.
@@ -183,7 +166,7 @@ func (in *intake) reached(l *link, a *arrival) {
 }
 
 func (in *intake) note(l *link, a *arrival, id string) {
-	if id == "" || a.lost || !l.intakes.follows(in.archive, l.m.own.JID) {
+	if id == "" || a.lost {
 		return
 	}
 	l.m.manager.Reached(omemo.Cursor{Archive: in.archive, Position: id, When: time.Now()})

@@ -39,7 +39,6 @@ func TestThePositionDoesNotPassWhatCouldNotBeHeld(t *testing.T) {
 			l := &link{m: m, full: own, life: t.Context(), marked: make(chan struct{}, 1)}
 			l.ctx, l.cancel = context.WithCancel(t.Context())
 			l.rooms.init(l)
-			l.intakes.hear(true)
 			in := l.intakes.open(own.String())
 			if !in.enter() || l.intakes.open(own.String()) != in {
 				t.Fatal("it is caught up with already")

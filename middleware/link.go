@@ -127,10 +127,10 @@ func (l *link) open(ctx context.Context) error {
 		if err := l.resend(ctx); err != nil {
 			return err
 		}
-		close(l.ready)
 		if l.m.config.CatchUp {
 			l.start(l.m.own.JID)
 		}
+		close(l.ready)
 		l.tasks.Go(l.work)
 		return nil
 	}

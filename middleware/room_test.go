@@ -263,6 +263,8 @@ func TestRoomMembers(t *testing.T) {
 			}
 			if there {
 				want := []string{"canary b", "canary c", "canary d"}
+				until(t, "paris has read", func() bool { return len(c.bodies()) >= len(want) })
+				c.flush()
 				if got := c.bodies(); !slices.Equal(got, want) {
 					t.Errorf("paris reads %q, want %q", got, want)
 				}
