@@ -26,6 +26,12 @@ func FuzzAccount(f *testing.F) {
 		ka, kb := bareOf(a), bareOf(b)
 		ja, errA := jid.Parse(a)
 		jb, errB := jid.Parse(b)
+		if errA == nil && strings.HasSuffix(ja.Domainpart(), ".") {
+			errA = errors.New("one dot of several is left")
+		}
+		if errB == nil && strings.HasSuffix(jb.Domainpart(), ".") {
+			errB = errors.New("one dot of several is left")
+		}
 		if (ka == "") != (errA != nil) || (kb == "") != (errB != nil) {
 			t.Fatalf("%q has key %q, %v; %q has key %q, %v", a, ka, errA, b, kb, errB)
 		}

@@ -324,7 +324,9 @@ func signal(c chan struct{}) {
 // bareOf returns the canonical bare form of an address, or nothing.
 func bareOf(address string) string {
 	j, err := jid.Parse(address)
-	if err != nil {
+	// One dot at the end of a domain is cut off: what is left with one would be
+	// another address when it is parsed again.
+	if err != nil || strings.HasSuffix(j.Domainpart(), ".") {
 		return ""
 	}
 	return j.Bare().String()
