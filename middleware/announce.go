@@ -58,6 +58,7 @@ func (a *announcer) outgoingPresence(e *stanza.Element) bool {
 	if attribute(e, "to") != "" {
 		return false
 	}
+	written := a.l.present(e)
 	a.mu.Lock()
 	switch attribute(e, "type") {
 	case "":
@@ -78,6 +79,7 @@ func (a *announcer) outgoingPresence(e *stanza.Element) bool {
 	out := a.announced()
 	a.mu.Unlock()
 	a.write(out)
+	written()
 	if a.l.unheard.available() {
 		signal(a.l.wake)
 	}

@@ -19,6 +19,7 @@ import (
 	"example.org/omellium/omemo/sqlstore/sqlite"
 	"example.org/omellium/stanza"
 	"mellium.im/xmpp"
+	xmppstanza "mellium.im/xmpp/stanza"
 )
 
 // missed has a program of juliet's, with what c says, miss some texts of
@@ -88,7 +89,13 @@ func TestCatchUpKilledTwice(t *testing.T) {
 						t.Fatal(err)
 					}
 					p.session = front
-					_ = front.Serve(xmpp.HandlerFunc(p.handle))
+					served := make(chan struct{})
+					go func() {
+						defer close(served)
+						_ = front.Serve(xmpp.HandlerFunc(p.handle))
+					}()
+					_ = front.Send(t.Context(), xmppstanza.Presence{}.Wrap(nil)) // the connection may break before it returns
+					<-served
 				}
 				p.await("progress", func() bool {
 					return slices.ContainsFunc(p.events, func(e middleware.Event) bool { return e.Kind == middleware.Progress && e.Account == juliet })

@@ -77,7 +77,7 @@ func (b *batch) read(ctx context.Context, r *result) error {
 	case err != nil:
 		l.refused(a.message, err)
 	case len(found) == 0:
-		if l.admitted(ctx, a) {
+		if !b.in.wasInClear(r.id) && l.admitted(ctx, a) {
 			b.clear(a, r.id)
 		}
 	case inRoom && a.sender == l.m.own.JID:
@@ -94,9 +94,6 @@ func (b *batch) read(ctx context.Context, r *result) error {
 
 // clear has a message delivered that was not encrypted.
 func (b *batch) clear(a *arrival, id string) {
-	b.in.mu.Lock()
-	b.in.clear[id] = true
-	b.in.mu.Unlock()
 	b.add(omemo.PageItem{Stanza: a.outer.AppendXML(nil), Event: b.in.archive + "/" + id}, a)
 }
 
@@ -129,6 +126,7 @@ func (b *batch) commit(ctx context.Context) error {
 		case r.Err != nil:
 			l.undecryptable(ctx, a, msg, r.Err)
 		case r.Seq != 0:
+			b.in.inClear(a, b.in.position(a))
 			l.deliver(r.Seq, false)
 		}
 	}

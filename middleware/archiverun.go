@@ -25,7 +25,10 @@ func (l *link) start(archive string) {
 	l.tasks.Go(func() {
 		for pause := time.Second; ; pause = min(2*pause, 5*time.Minute) {
 			read := make(map[string]bool)
-			following, err := l.follow(l.ctx, in, read)
+			following, err := false, l.m.keep(l.ctx, true)
+			if err == nil {
+				following, err = l.follow(l.ctx, in, read)
+			}
 			final, missed := in.release(l.life, l, read, following, err)
 			l.m.catchUp.end(l, final)
 			if missed && errors.Is(err, errNoArchive) {

@@ -123,9 +123,10 @@ type Config struct {
 
 	// CatchUp has everything fetched that came while the program was not connected,
 	// from the archive of the account's server (XEP-0313) and of the rooms that the
-	// program joins: after each Wrap, from where it was left, page by page and in
-	// order. Handlers get the messages as if they had been there, with the time in
-	// a <delay/>; what another device of the account has sent comes as a carbon.
+	// program joins: whenever the program becomes available with a priority that is
+	// not negative, and whenever it joins a room, from where it was left, page by page
+	// and in order. Handlers get the messages as if they had been there, with the time
+	// in a <delay/>; what another device of the account has sent comes as a carbon.
 	// What comes live meanwhile waits its turn. The first time there is nothing to
 	// catch up with: it begins at the end of the archive.
 	//

@@ -37,8 +37,9 @@
 // bring our own device in order and keep it so, life.go, prune.go, optout.go and
 // catchup.go are what an application may do with it and others; worker.go does
 // what is owed; inbox.go and outbox.go are what survives a crash; archiverun.go
-// catches up with an archive, archivequery.go asks it, archivepage.go commits
-// and delivers what it answers, intake.go keeps what comes live behind that, and
-// recall.go fills pages in that were read before; announce.go and request.go
-// speak with the server; event.go, observe.go and trace.go tell what happens.
+// catches up with an archive, hearing.go says when, archivequery.go asks it,
+// archivepage.go commits and delivers what it answers, intake.go keeps what comes
+// live behind that, and recall.go fills pages in that were read before; announce.go
+// and request.go speak with the server; event.go, observe.go and trace.go tell what
+// happens.
 package middleware

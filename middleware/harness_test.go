@@ -128,16 +128,28 @@ func plain(t *testing.T) *program {
 	return p
 }
 
-// attach takes a session, wraps it if the program has the middleware, serves it
-// and becomes available.
+// attach connects a program and makes it available.
 func (p *program) attach(session *xmpp.Session, handler xmpp.Handler) *program {
+	p.t.Helper()
+	before := p.count(middleware.ListPublished)
+	lists := p.serve(session, handler)
+	p.broadcast(stanza.AvailablePresence, "")
+	// Lists that were published before the presence are published once more.
+	until(p.t, "own lists are published again", func() bool {
+		return p.count(middleware.ListPublished) >= before+2*lists
+	})
+	return p
+}
+
+// serve takes a session, wraps it if the program has the middleware, and serves it.
+// It returns how many own lists that has published.
+func (p *program) serve(session *xmpp.Session, handler xmpp.Handler) (lists int) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
-	before, lists := 0, 0
 	if p.om != nil {
 		var err error
-		before = p.count(middleware.ListPublished)
+		before := p.count(middleware.ListPublished)
 		if session, err = p.om.Wrap(ctx, session); err != nil {
 			p.t.Fatal(err)
 		}
@@ -153,15 +165,16 @@ func (p *program) attach(session *xmpp.Session, handler xmpp.Handler) *program {
 		_ = session.Serve(handler)
 	}(p.done)
 	p.flush()
-	if err := session.Send(ctx, stanza.Presence{}.Wrap(nil)); err != nil {
+	return lists
+}
+
+// broadcast sends presence and waits until the server has it.
+func (p *program) broadcast(typ stanza.PresenceType, inner string) {
+	p.t.Helper()
+	if err := p.session.Send(p.t.Context(), stanza.Presence{Type: typ}.Wrap(children(inner))); err != nil {
 		p.t.Fatal(err)
 	}
 	p.flush()
-	// Lists that were published before the presence are published once more.
-	until(p.t, "own lists are published again", func() bool {
-		return p.count(middleware.ListPublished) >= before+2*lists
-	})
-	return p
 }
 
 // flush waits until the server has all that was written: it works in order.

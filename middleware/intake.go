@@ -17,6 +17,9 @@ const (
 	maxHeldBytes = 16 << 20
 )
 
+// maxClear bounds the messages in clear that are known to have been delivered.
+const maxClear = 1 << 16
+
 // intake is where messages of one archive come in, from the archive and live. While
 // the archive is caught up with, what comes live waits; afterwards the position
 // in the archive follows it.
@@ -32,8 +35,9 @@ type intake struct {
 	// following: all up to the last message was dealt with, so that the position
 	// is where the last message is.
 	following bool
-	// clear are messages of the archive that were not encrypted: nothing else
-	// tells that they were delivered.
+	deaf      bool // not everything comes live that comes into the archive
+	// clear are messages that were not encrypted and that were delivered, live or
+	// from the archive: nothing else tells so.
 	clear map[string]bool
 }
 
@@ -63,7 +67,7 @@ func (i *intakes) open(archive string) *intake {
 func (in *intake) enter() (first bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.following = false
+	in.following, in.deaf = false, false
 	if in.running {
 		in.missed = true
 		return false
@@ -77,6 +81,14 @@ func (in *intake) again() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.holding, in.following = true, false
+}
+
+// deafen has the position stay where it is until the archive is caught up with
+// once more.
+func (in *intake) deafen() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.following, in.deaf = false, true
 }
 
 // of returns the intake that a message belongs to, or nil.
@@ -134,11 +146,11 @@ func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, fo
 		if len(held) == 0 || ctx.Err() != nil {
 			missed = in.missed
 			final = l.ctx.Err() != nil || errors.Is(err, errNoArchive) || err == nil && !(following && missed)
-			in.running, in.holding, in.following = !final, false, following && !missed
+			in.running, in.holding, in.following = !final, false, following && !missed && !in.deaf
 			in.mu.Unlock()
 			return final, missed
 		}
-		position := following && !in.missed
+		position := following && !in.missed && !in.deaf
 		in.mu.Unlock()
 		for _, a := range held {
 			id := in.position(a)
@@ -146,9 +158,7 @@ func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, fo
 				continue
 			}
 			l.take(ctx, a)
-			if position {
-				in.note(l, a, id)
-			}
+			in.dealtWith(l, a, position)
 			position, following = position && !a.lost, following && !a.lost
 		}
 	}
@@ -160,17 +170,42 @@ func (in *intake) reached(l *link, a *arrival) {
 	in.following = in.following && !a.lost
 	following := in.following
 	in.mu.Unlock()
-	if following {
-		in.note(l, a, in.position(a))
-	}
+	in.dealtWith(l, a, following)
 }
 
-func (in *intake) note(l *link, a *arrival, id string) {
-	if id == "" || a.lost {
+// dealtWith takes note of a message that came live, so that it is not fetched again
+// or, if the position must not follow it, recognised when it is.
+func (in *intake) dealtWith(l *link, a *arrival, following bool) {
+	id := in.position(a)
+	switch {
+	case id == "" || a.lost:
+		return
+	case !following:
+		in.inClear(a, id)
 		return
 	}
 	l.m.manager.Reached(omemo.Cursor{Archive: in.archive, Position: id, When: time.Now()})
 	signal(l.marked)
+}
+
+// inClear takes note of a message that was delivered, if it was not encrypted.
+func (in *intake) inClear(a *arrival, id string) {
+	if a.encrypted() {
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.clear) >= maxClear {
+		clear(in.clear)
+	}
+	in.clear[id] = true
+}
+
+// wasInClear reports whether it was delivered.
+func (in *intake) wasInClear(id string) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.clear[id]
 }
 
 // position returns the id that a message has in the archive (XEP-0359), which the

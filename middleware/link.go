@@ -44,6 +44,7 @@ type link struct {
 	archives  archives
 	pages     pages
 	intakes   intakes
+	hearing   hearing
 	siblings  siblings
 	roster    roster
 	rooms     rooms
@@ -83,6 +84,9 @@ func newLink(ctx context.Context, m *Middleware, session *xmpp.Session) (*link, 
 	l.announcer.init(l)
 	l.settler.init(l)
 	l.rooms.init(l)
+	if m.config.CatchUp {
+		l.intakes.open(m.own.JID)
+	}
 	l.queue = newQueue(m.config.QueueStanzas/2, m.config.QueueBytes/2, l.process)
 	var err error
 	l.front, err = front.New(ctx, front.Config{
@@ -127,10 +131,8 @@ func (l *link) open(ctx context.Context) error {
 		if err := l.resend(ctx); err != nil {
 			return err
 		}
-		if l.m.config.CatchUp {
-			l.start(l.m.own.JID)
-		}
 		close(l.ready)
+		l.mayCatchUp()
 		l.tasks.Go(l.work)
 		return nil
 	}
