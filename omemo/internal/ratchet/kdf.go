@@ -33,10 +33,10 @@ func (s *scratch) chain(chain, message *[32]byte) {
 	steps.Add(1)
 	s.load(chain)
 	s.buffer[0] = 1
-	s.sum(&s.key, 1)
+	s.hmac(&s.key, 1)
 	copy(message[:], s.buffer[:])
 	s.buffer[0] = 2
-	s.sum(&s.key, 1)
+	s.hmac(&s.key, 1)
 	copy(chain[:], s.buffer[:])
 }
 
@@ -53,7 +53,7 @@ func (s *scratch) expand(out []byte, prk *[32]byte, label string) {
 	for counter := byte(1); len(out) > 0; counter++ {
 		n := previous + copy(s.buffer[previous:], label)
 		s.buffer[n] = counter
-		s.sum(&s.key, n+1)
+		s.hmac(&s.key, n+1)
 		out = out[copy(out, s.buffer[:sha256.Size]):]
 		previous = sha256.Size
 	}
@@ -64,7 +64,7 @@ func derive(out []byte, key *[32]byte, label string) {
 	s := scratches.Get().(*scratch)
 	defer s.done()
 	copy(s.buffer[:], key[:])
-	s.sum(&zeroKey, len(key))
+	s.hmac(&zeroKey, len(key))
 	prk := [32]byte(s.buffer[:])
 	s.expand(out, &prk, label)
 }

@@ -105,3 +105,21 @@ func TestAgainstStandardLibrary(t *testing.T) {
 		}
 	})
 }
+
+// TestScratch compares every length that a scratch has room for with crypto/hmac: the padding has one block or two.
+func TestScratch(t *testing.T) {
+	key := [32]byte([]byte("a key of thirty-two bytes, no mo"))
+	message := bytes.Repeat([]byte("message "), 15)
+	for n := range 2*sha256.BlockSize - 8 {
+		mac := hmac.New(sha256.New, key[:])
+		mac.Write(message[:n])
+		s := scratches.Get().(*scratch)
+		s.load(&key)
+		copy(s.buffer[:], message[:n])
+		s.hmac(&s.key, n)
+		if !bytes.Equal(s.buffer[:sha256.Size], mac.Sum(nil)) {
+			t.Errorf("%d bytes: %x, want %x", n, s.buffer[:sha256.Size], mac.Sum(nil))
+		}
+		s.done()
+	}
+}

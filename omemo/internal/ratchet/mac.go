@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding"
+	"encoding/binary"
 	"hash"
 	"sync"
 )
@@ -43,6 +44,9 @@ type states struct {
 	inner, outer [stateSize]byte
 }
 
+// stateSum is where a state has the eight words that the hash is made of, big endian.
+const stateSum = 4
+
 // scratch is what the key derivation works with. It holds secrets while it is in use, and none between.
 type scratch struct {
 	digest interface {
@@ -51,7 +55,8 @@ type scratch struct {
 		encoding.BinaryUnmarshaler
 	}
 	key    states
-	buffer [96]byte
+	sum    [stateSize]byte            // the state that a sum is read from
+	buffer [2 * sha256.BlockSize]byte // what is hashed, and what comes out
 }
 
 var scratches = sync.Pool{New: func() any {
@@ -68,13 +73,21 @@ var scratches = sync.Pool{New: func() any {
 var zeroKey = func() states {
 	s := scratches.Get().(*scratch)
 	s.load(new([32]byte))
+	// Whoever reads keys from a state has to know that they are in it.
+	s.hmac(&s.key, 0)
+	if [32]byte(s.buffer[:]) != hmacSHA256(new([32]byte)) {
+		panic(errState)
+	}
 	return s.key
 }()
+
+const errState = "ratchet: crypto/sha256 saves another state than it did" // a test would have shown it
 
 // done returns a scratch, without secrets.
 func (s *scratch) done() {
 	s.restore(&zeroKey.inner) // overwrites the digest
 	s.key = states{}
+	clear(s.sum[:])
 	clear(s.buffer[:])
 	scratches.Put(s)
 }
@@ -91,8 +104,12 @@ func (s *scratch) pad(state *[stateSize]byte, key *[32]byte, pad *[sha256.BlockS
 	subtle.XORBytes(block, block, key[:])
 	s.digest.Reset()
 	s.digest.Write(block)
+	s.save(state)
+}
+
+func (s *scratch) save(state *[stateSize]byte) {
 	if b, err := s.digest.AppendBinary(state[:0]); err != nil || len(b) != stateSize {
-		panic("ratchet: crypto/sha256 saves another state than it did") // a test would have shown it
+		panic(errState)
 	}
 }
 
@@ -102,12 +119,21 @@ func (s *scratch) restore(state *[stateSize]byte) {
 	}
 }
 
-// sum is HMAC-SHA-256 of the first n bytes of the buffer. The result takes their place.
-func (s *scratch) sum(key *states, n int) {
-	s.restore(&key.inner)
-	s.digest.Write(s.buffer[:n])
-	s.digest.Sum(s.buffer[:0])
-	s.restore(&key.outer)
-	s.digest.Write(s.buffer[:sha256.Size])
-	s.digest.Sum(s.buffer[:0])
+// hmac is HMAC-SHA-256 of the first n bytes of the buffer, at most 119. The result takes their place.
+func (s *scratch) hmac(key *states, n int) {
+	s.finish(&key.inner, n)
+	s.finish(&key.outer, sha256.Size)
+}
+
+// finish is SHA-256 of the block that led to a state and of the first n bytes of the buffer. It pads them itself (FIPS
+// 180-4 section 5.1.1) and reads the sum from the state after them, which costs a quarter less than [hash.Hash.Sum].
+func (s *scratch) finish(state *[stateSize]byte, n int) {
+	blocks := s.buffer[:(n+8)/sha256.BlockSize*sha256.BlockSize+sha256.BlockSize]
+	clear(blocks[n:])
+	blocks[n] = 0x80
+	binary.BigEndian.PutUint64(blocks[len(blocks)-8:], 8*uint64(sha256.BlockSize+n))
+	s.restore(state)
+	s.digest.Write(blocks)
+	s.save(&s.sum)
+	copy(s.buffer[:sha256.Size], s.sum[stateSum:])
 }
