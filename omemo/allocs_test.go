@@ -40,7 +40,7 @@ func TestAllocations(t *testing.T) {
 		c, err := newBenchCrowd(v, memstore.New(alice), devices+1)
 		p.must(err)
 		to := c.recipients(devices)
-		check("each of many devices", 6*devices, func() {
+		check("each of many devices", 5*devices, func() {
 			_, err := c.send(c.m, to)
 			p.must(err)
 		})

@@ -60,11 +60,11 @@ func (b *Bare) Initiate(bundle *Bundle, known Device) (*Session, error) {
 
 // Seal seals key material and returns the next session, the key and the record.
 func (b *Bare) Seal(s *Session, material []byte) (*Session, Key, []byte, error) {
-	next, key, err := s.seal(b.own, material, random)
+	next, key, err := s.seal(b.own, material, random, new(slab))
 	if err != nil {
 		return nil, Key{}, nil, err
 	}
-	return next, key, next.row().Record, nil
+	return next, key, next.row(new(slab)).Record, nil
 }
 
 // Accept begins a session with the key exchange in a key and opens the key.
@@ -96,7 +96,7 @@ func (b *Bare) Accept(k Key, known Device) (s *Session, material, record []byte,
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return o.session, o.material, o.session.row().Record, nil
+	return o.session, o.material, o.session.row(new(slab)).Record, nil
 }
 
 // Open opens a key and returns the next session, what is in it, the record and
@@ -119,7 +119,7 @@ func (b *Bare) Open(s *Session, k Key) (next *Session, material, record []byte, 
 	if o.session.initiation == Active {
 		o.session.confirmed = true
 	}
-	return o.session, o.material, o.session.row().Record, skipped, nil
+	return o.session, o.material, o.session.row(new(slab)).Record, skipped, nil
 }
 
 // OpenSkipped opens a key with a skipped message key, which leaves the session

@@ -117,7 +117,7 @@ func (m *Manager) SealIn(ctx context.Context, p Peer, index int, material []byte
 			return err
 		}
 		var next *Session
-		if next, k, err = list[index].seal(u.own(), material, func() [32]byte { return ratchetKey }); err != nil {
+		if next, k, err = list[index].seal(u.own(), material, func() [32]byte { return ratchetKey }, new(slab)); err != nil {
 			return err
 		}
 		u.save(next)
@@ -249,7 +249,7 @@ func (m *Manager) WithoutPreKey(ctx context.Context, b *Bundle) (message *Messag
 			id: 1, peer: b.Peer(), identity: b.IdentityKey, initiation: Active, state: state,
 			exchange: KeyExchange{SignedPreKeyID: b.SignedPreKeyID, Identity: u.own().identityKey(b.Version), Ephemeral: ephemeral.Public()},
 		}
-		_, key, err := s.seal(u.own(), make([]byte, 32), u.draw)
+		_, key, err := s.seal(u.own(), make([]byte, 32), u.draw, new(slab))
 		message = &Message{Version: b.Version, Keys: []Key{key}, IV: make([]byte, 12)}
 		return err
 	})

@@ -25,6 +25,7 @@ func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
 		u.sessions = sessions
 		u.changes.Sessions = slices.Grow(u.changes.Sessions, len(ready))
 	}
+	u.records = slab{values: len(ready)}
 	for len(ready) > 0 {
 		v := ready[0].peer.Version
 		n := slices.IndexFunc(ready, func(s *Session) bool { return s.peer.Version != v })
@@ -60,9 +61,10 @@ func (u *unit) sealKeys(message *Message, material []byte, ready []*Session) ([]
 	defer clear(seeds)
 	own := u.own()
 	seal := func(from, to int) (err error) {
+		data := slab{values: to - from}
 		for i := from; i < to; i++ {
 			seed := func() [32]byte { return seeds[i] }
-			if next[i], message.Keys[i], err = ready[i].seal(own, material, seed); err != nil {
+			if next[i], message.Keys[i], err = ready[i].seal(own, material, seed, &data); err != nil {
 				return fmt.Errorf("omemo: sealing for %v: %w", ready[i].peer, err)
 			}
 		}

@@ -176,6 +176,7 @@ type unit struct {
 	after    []func() // run when the commit is done
 	from     Peer     // whose message is answered inside its commit
 	apart    bool     // the next message has to see this one committed
+	records  slab     // of sessions
 }
 
 func (m *Manager) unit() *unit {

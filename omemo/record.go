@@ -103,8 +103,8 @@ const (
 	chainSize     = 32 + 32 + 4
 )
 
-// row is a session in its stored form: at most 351 bytes.
-func (s *Session) row() SessionRow {
+// row is a session in its stored form: at most 351 bytes, of the slab.
+func (s *Session) row(records *slab) SessionRow {
 	st := &s.state
 	var flags uint16
 	for i, set := range []bool{
@@ -119,8 +119,7 @@ func (s *Session) row() SessionRow {
 	if !st.HasPrevious {
 		size -= chainSize + 4
 	}
-	b := make([]byte, 0, size)
-	b = append(b, sessionFormat)
+	b := append(records.take(size), sessionFormat)
 	b = binary.BigEndian.AppendUint16(b, flags)
 	b = append(b, s.identity[:]...)
 	b = binary.BigEndian.AppendUint32(b, s.exchange.SignedPreKeyID)

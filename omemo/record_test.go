@@ -42,7 +42,7 @@ func talk(t testing.TB, v Version, each func(own *account, s *Session)) {
 	format := v.profile().format
 	send := func(from int) Key {
 		t.Helper()
-		next, key, err := sessions[from].seal(accounts[from], make([]byte, 32), random)
+		next, key, err := sessions[from].seal(accounts[from], make([]byte, 32), random, new(slab))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestSessionRecord(t *testing.T) {
 	for _, v := range Versions() {
 		longest := 0
 		talk(t, v, func(own *account, s *Session) {
-			row := s.row()
+			row := s.row(new(slab))
 			longest = max(longest, len(row.Record))
 			if row.ID != s.id || row.Peer != s.peer || row.Archived != s.archived {
 				t.Fatalf("row of %v", row.Peer)
@@ -105,7 +105,7 @@ func TestSessionRecord(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			again := got.row()
+			again := got.row(new(slab))
 			if !bytes.Equal(again.Record, row.Record) {
 				t.Fatalf("%v: a record that was read is written differently", v)
 			}
@@ -190,7 +190,7 @@ func TestAccountRecord(t *testing.T) {
 
 func FuzzSessionRecord(f *testing.F) {
 	for _, v := range Versions() {
-		talk(f, v, func(_ *account, s *Session) { f.Add(int(v), s.row().Record) })
+		talk(f, v, func(_ *account, s *Session) { f.Add(int(v), s.row(new(slab)).Record) })
 	}
 	own, _ := newAccount("bot@example.org", random, time.Unix(1_700_000_000, 0))
 	f.Fuzz(func(t *testing.T, v int, record []byte) {
@@ -202,12 +202,12 @@ func FuzzSessionRecord(f *testing.F) {
 			}
 			return
 		}
-		again := s.row()
+		again := s.row(new(slab))
 		if len(again.Record) != len(record) || len(record) > 400 {
 			t.Fatalf("%d bytes were read, %d written", len(record), len(again.Record))
 		}
 		// Whatever a damaged record holds, using the session does not panic.
-		_, _, _ = s.seal(own, make([]byte, 32), random)
+		_, _, _ = s.seal(own, make([]byte, 32), random, new(slab))
 		_, _ = s.open(own, wire.Message{Ciphertext: make([]byte, 16), MAC: make([]byte, 8)})
 		_ = s.Fingerprint()
 	})
@@ -250,7 +250,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		})
 		secret(last.state.Sending[:])
 		secret(last.state.Receiving.Key[:])
-		row := last.row()
+		row := last.row(new(slab))
 		secret(row.Record)
 		values = append(values, last, *last, []*Session{last}, []Session{*last}, row, &row, []SessionRow{row}, last.state)
 	}

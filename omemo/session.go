@@ -162,8 +162,9 @@ func (s *Session) associatedData(b []byte, own *account, sending bool) []byte {
 }
 
 // seal encrypts key material. It returns the next state and the content of the
-// <key/> element: a key exchange while the session is active and unconfirmed.
-func (s *Session) seal(own *account, material []byte, draw func() [32]byte) (*Session, Key, error) {
+// <key/> element, of the slab: a key exchange while the session is active and
+// unconfirmed.
+func (s *Session) seal(own *account, material []byte, draw func() [32]byte, data *slab) (*Session, Key, error) {
 	p := s.peer.Version.profile()
 	state, header, seed, err := s.state.Seal(p.ratchet, func() *curve.Private { return newPrivate(draw) })
 	if err != nil {
@@ -176,17 +177,17 @@ func (s *Session) seal(own *account, material []byte, draw func() [32]byte) (*Se
 	clear(seed[:])
 	signed := p.format.AppendSigned(message[:0], header, ratchet.Encrypt(ciphertext[:0], &keys, material))
 	tag := keys.Tag(p.ratchet, s.associatedData(ad[:0], own, true), signed)
-	data := p.format.AppendMessage(make([]byte, 0, len(signed)+32), signed, tag[:p.ratchet.MACSize])
+	sealed := p.format.AppendMessage(data.take(len(signed)+32), signed, tag[:p.ratchet.MACSize])
 
 	next := *s
 	next.state = state
-	k := Key{Address: s.peer.Address, Data: data}
+	k := Key{Address: s.peer.Address, Data: sealed}
 	if s.initiation == Active && !s.confirmed {
 		x := s.exchange
 		k.Exchange = true
 		k.Data = p.format.AppendExchange(nil, wire.Exchange{
 			SignedPreKeyID: x.SignedPreKeyID, PreKeyID: x.PreKeyID, HasPreKey: x.HasPreKey,
-			Identity: x.Identity, Ephemeral: x.Ephemeral, Message: data,
+			Identity: x.Identity, Ephemeral: x.Ephemeral, Message: sealed,
 		})
 	}
 	return &next, k, nil

@@ -95,7 +95,7 @@ func (u *unit) save(s *Session) {
 // write puts a session's row into the changes; again: in the place of an earlier
 // row of the same session, if there is one.
 func (u *unit) write(s *Session, again bool) {
-	row := s.row()
+	row := s.row(&u.records)
 	i := -1
 	if again {
 		i = slices.IndexFunc(u.changes.Sessions, func(r SessionRow) bool { return r.ID == s.id })
