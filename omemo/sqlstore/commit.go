@@ -205,7 +205,7 @@ func (s *Store) writeAccount(w *writer, c *omemo.Changes) (next counters, step d
 		e.args = append(e.args, nil)
 	} else {
 		step = s.digest.step(w.commit, c)
-		e.bytes(s.sealer.seal(digestTable, []any{int64(w.commit)}, step.sum[:]))
+		e.bytes(s.sealer.seal(nil, s.sealer.bound(nil, digestTable, []any{int64(w.commit)}), step.sum[:]))
 	}
 	name, record := "commit", ""
 	if c.Account != nil {

@@ -20,9 +20,9 @@ type mapping[R any, K comparable] struct {
 // write inserts rows, or overwrites those that exist. Of two with one key, the
 // later counts.
 func (m *mapping[R, K]) write(w *writer, rows []R) error {
-	rows = latest(rows, m.id)
-	for piece := range cut(rows) {
-		if _, err := m.exec(w, "upsert", m.upsert, piece); err != nil {
+	e := w.encoder(m.name, 0)
+	for piece := range cut(latest(rows, m.id)) {
+		if _, err := m.exec(w, e, "upsert", m.upsert, piece); err != nil {
 			return err
 		}
 	}
@@ -30,8 +30,8 @@ func (m *mapping[R, K]) write(w *writer, rows []R) error {
 }
 
 // exec runs a statement that takes whole rows.
-func (m *mapping[R, K]) exec(w *writer, name string, statement func(n int) string, rows []R) (int64, error) {
-	e := w.encoder(m.name, len(rows)*(len(m.columns())+1))
+func (m *mapping[R, K]) exec(w *writer, e *encoder, name string, statement func(n int) string, rows []R) (int64, error) {
+	e.reset(len(rows) * (len(m.columns()) + 1))
 	for i := range rows {
 		e.begin(w.store.account)
 		m.bindKey(e, m.id(&rows[i]))

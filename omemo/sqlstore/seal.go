@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -51,9 +52,8 @@ func newSealer(store, key []byte) (*sealer, error) {
 	return s, nil
 }
 
-// bound returns what a secret is bound to.
-func (s *sealer) bound(table string, columns []any) []byte {
-	b := make([]byte, 0, 256)
+// bound appends what a secret is bound to.
+func (s *sealer) bound(b []byte, table string, columns []any) []byte {
 	b = appendSized(b, table)
 	b = appendSized(b, s.store)
 	for _, c := range columns {
@@ -62,11 +62,13 @@ func (s *sealer) bound(table string, columns []any) []byte {
 	return b
 }
 
-// seal seals a secret that is bound to other columns of its row.
-func (s *sealer) seal(table string, columns []any, secret []byte) []byte {
-	sealed := make([]byte, chacha20poly1305.NonceSizeX, chacha20poly1305.NonceSizeX+len(secret)+chacha20poly1305.Overhead)
-	rand.Read(sealed)
-	return s.aead.Seal(sealed, sealed, secret, s.bound(table, columns))
+// seal appends a sealed secret that is bound to other columns of its row.
+func (s *sealer) seal(b []byte, bound, secret []byte) []byte {
+	n := len(b)
+	b = slices.Grow(b, chacha20poly1305.NonceSizeX+len(secret)+chacha20poly1305.Overhead)
+	b = b[:n+chacha20poly1305.NonceSizeX]
+	rand.Read(b[n:])
+	return s.aead.Seal(b, b[n:], secret, bound)
 }
 
 // open is the inverse of seal.
@@ -75,7 +77,7 @@ func (s *sealer) open(table string, columns []any, sealed []byte) ([]byte, error
 		return nil, ErrTampered
 	}
 	nonce, box := sealed[:chacha20poly1305.NonceSizeX], sealed[chacha20poly1305.NonceSizeX:]
-	secret, err := s.aead.Open([]byte{}, nonce, box, s.bound(table, columns))
+	secret, err := s.aead.Open([]byte{}, nonce, box, s.bound(make([]byte, 0, 256), table, columns))
 	if err != nil {
 		return nil, ErrTampered
 	}
@@ -97,7 +99,7 @@ func newDataKey(ctx context.Context, key KeyProvider, store []byte) (wrapped, su
 	if wrapped, err = key.Wrap(ctx, store, data); err != nil {
 		return nil, nil, fmt.Errorf("sqlstore: wrap the data key: %w", err)
 	}
-	return wrapped, s.seal(digestTable, []any{int64(0)}, make([]byte, aes.BlockSize)), nil
+	return wrapped, s.seal(nil, s.bound(nil, digestTable, []any{int64(0)}), make([]byte, aes.BlockSize)), nil
 }
 
 // openDataKey returns the sealer of an account, nil if it is not sealed.

@@ -95,7 +95,8 @@ func advance(n int) string {
 // writeSessions writes the archived sessions first, so that a session which
 // becomes current finds the place free.
 func writeSessions(w *writer, rows []omemo.SessionRow) error {
-	var archived, current []storedSession
+	var archived []storedSession
+	current := make([]storedSession, 0, len(rows))
 	for _, r := range rows {
 		if r.Archived != 0 {
 			archived = append(archived, storedSession{SessionRow: r})
@@ -106,8 +107,9 @@ func writeSessions(w *writer, rows []omemo.SessionRow) error {
 	if err := sessions.write(w, archived); err != nil {
 		return err
 	}
+	e := w.encoder(sessions.name, 0)
 	for piece := range cut(latest(current, sessions.id)) {
-		n, err := sessions.exec(w, "advance", advance, piece)
+		n, err := sessions.exec(w, e, "advance", advance, piece)
 		if err == nil && n != int64(len(piece)) {
 			err = sessions.write(w, piece)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"example.org/omellium/omemo"
@@ -19,8 +20,16 @@ type encoder struct {
 	commit uint64 // number of the commit that writes the rows
 	table  string
 	args   []any
-	row    int // where the arguments of the current row begin
+	row    int    // where the arguments of the current row begin
+	bound  []byte // what the last secret was bound to
+	sealed []byte // the secrets among the arguments, one behind the other
 	err    error
+}
+
+// reset makes room for the arguments of another statement, in the place of
+// those before.
+func (e *encoder) reset(n int) {
+	e.args, e.sealed = slices.Grow(e.args[:0], n), e.sealed[:0]
 }
 
 // begin starts a row of an account.
@@ -91,7 +100,10 @@ func (e *encoder) secret(b []byte) {
 		e.bytes(b)
 		return
 	}
-	e.args = append(e.args, e.sealer.seal(e.table, e.args[e.row:], b))
+	e.bound = e.sealer.bound(e.bound[:0], e.table, e.args[e.row:])
+	n := len(e.sealed)
+	e.sealed = e.sealer.seal(e.sealed, e.bound, b)
+	e.args = append(e.args, e.sealed[n:len(e.sealed):len(e.sealed)])
 }
 
 // decoder reads the columns of a row in their order.
