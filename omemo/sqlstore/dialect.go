@@ -15,11 +15,17 @@ type Dialect struct {
 	Embedded bool
 	// Numbered: placeholders are $1, $2, …, else ?.
 	Numbered bool
+	// Arrays: rows are written by one array for each column, whatever their
+	// number, else by a list of values.
+	Arrays bool
 	// Bytes is the type of byte strings.
 	Bytes string
 	// Clustered is appended to the definition of a table that is best kept in
 	// the order of its primary key.
 	Clustered string
+	// Sparse is a statement that has the pages of omemo_session keep room for
+	// the next state of their rows. Empty: rows are written over in place.
+	Sparse string
 	// HasTable is a query for the number of tables of a name.
 	HasTable string
 	// Begin is run first in every writing transaction, unless empty.
@@ -42,7 +48,7 @@ type Dialect struct {
 
 // text puts a statement into the words of the database.
 func (d *Dialect) text(query string) string {
-	query = strings.NewReplacer("{bytes}", d.Bytes, "{clustered}", d.Clustered, "{now}", d.Now).Replace(query)
+	query = strings.NewReplacer("{bytes}", d.Bytes, "{clustered}", d.Clustered, "{now}", d.Now, "{sparse}", d.Sparse).Replace(query)
 	if !d.Numbered {
 		return query
 	}

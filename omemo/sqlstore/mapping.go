@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"slices"
 )
 
 // mapping is how rows of a type stand in their table. bindFields binds, and
@@ -21,7 +22,7 @@ type mapping[R any, K comparable] struct {
 // later counts.
 func (m *mapping[R, K]) write(w *writer, rows []R) error {
 	e := w.encoder(m.name, 0)
-	for piece := range cut(latest(rows, m.id)) {
+	for piece := range m.cut(w, latest(rows, m.id)) {
 		if _, err := m.exec(w, e, "upsert", m.upsert, piece); err != nil {
 			return err
 		}
@@ -37,7 +38,19 @@ func (m *mapping[R, K]) exec(w *writer, e *encoder, name string, statement func(
 		m.bindKey(e, m.id(&rows[i]))
 		m.bindFields(e, &rows[i])
 	}
-	return w.exec(m.name, name, len(rows), func() string { return statement(len(rows)) }, e)
+	n := len(rows)
+	if w.store.db.dialect.Arrays {
+		n, e.args = asArrays, m.arrays(e.args)
+	}
+	return w.exec(m.name, name, n, func() string { return statement(n) }, e)
+}
+
+// cut yields rows in pieces that one statement takes.
+func (m *mapping[R, K]) cut(w *writer, rows []R) iter.Seq[[]R] {
+	if w.store.db.dialect.Arrays && len(rows) > 0 {
+		return slices.Values([][]R{rows})
+	}
+	return cut(rows)
 }
 
 // drop deletes rows.

@@ -81,15 +81,24 @@ var sessions = mapping[storedSession, uint64]{
 	},
 }
 
-// advance returns a statement that inserts n sessions, or moves on those that
-// exist and are otherwise the same: the indexes are left alone.
+// advance returns a statement that moves on n sessions that exist and are
+// otherwise the same: the indexes are left alone. Of a list of values it inserts
+// what does not exist.
 func advance(n int) string {
+	if n == asArrays {
+		return "UPDATE omemo_session SET written = v.written, record = v.record FROM (" + sessions.unnest() +
+			") AS v WHERE omemo_session.account = v.account AND omemo_session.id = v.id AND " + unmoved("v")
+	}
+	return sessions.insert(n) + " DO UPDATE SET written = excluded.written, record = excluded.record WHERE " + unmoved("excluded")
+}
+
+// unmoved is the condition that a session is another's former state.
+func unmoved(other string) string {
 	same := []string{}
 	for _, c := range sessions.fields[:4] {
-		same = append(same, "omemo_session."+c.name+" = excluded."+c.name)
+		same = append(same, "omemo_session."+c.name+" = "+other+"."+c.name)
 	}
-	return sessions.insert(n) + " DO UPDATE SET written = excluded.written, record = excluded.record WHERE " +
-		strings.Join(same, " AND ")
+	return strings.Join(same, " AND ")
 }
 
 // writeSessions writes the archived sessions first, so that a session which
@@ -108,7 +117,7 @@ func writeSessions(w *writer, rows []omemo.SessionRow) error {
 		return err
 	}
 	e := w.encoder(sessions.name, 0)
-	for piece := range cut(latest(current, sessions.id)) {
+	for piece := range sessions.cut(w, latest(current, sessions.id)) {
 		n, err := sessions.exec(w, e, "advance", advance, piece)
 		if err == nil && n != int64(len(piece)) {
 			err = sessions.write(w, piece)

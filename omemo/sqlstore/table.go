@@ -14,6 +14,9 @@ const (
 	octets
 )
 
+// String returns the name of the type, for Dialect.text.
+func (k kind) String() string { return [...]string{"BIGINT", "TEXT", "{bytes}"}[k] }
+
 // column is a column of a table.
 type column struct {
 	name string
@@ -50,9 +53,12 @@ func (t *table) upsert(n int) string {
 // insert returns the beginning of a statement that inserts n rows, up to what
 // is done if a row exists.
 func (t *table) insert(n int) string {
-	row := "(?" + strings.Repeat(", ?", len(t.columns())) + ")"
-	return fmt.Sprintf("INSERT INTO %s (account, %s) VALUES %s ON CONFLICT (account, %s)",
-		t.name, names("", t.columns()), list(row, n), names("", t.key))
+	rows := t.unnest()
+	if n != asArrays {
+		rows = "VALUES " + list("(?"+strings.Repeat(", ?", len(t.columns()))+")", n)
+	}
+	return fmt.Sprintf("INSERT INTO %s (account, %s) %s ON CONFLICT (account, %s)",
+		t.name, names("", t.columns()), rows, names("", t.key))
 }
 
 // remove returns a statement that deletes n rows by their keys.
@@ -101,15 +107,7 @@ func tuple(columns []column) string {
 
 // cast returns a placeholder with its type, which a database cannot guess in a
 // list of values.
-func cast(c column) string {
-	switch c.kind {
-	case integer:
-		return "CAST(? AS BIGINT)"
-	case text:
-		return "CAST(? AS TEXT)"
-	}
-	return "CAST(? AS {bytes})"
-}
+func cast(c column) string { return "CAST(? AS " + c.kind.String() + ")" }
 
 // list repeats an element.
 func list(element string, n int) string {

@@ -66,7 +66,11 @@ const (
 
 var dialect = sqlstore.Dialect{
 	Numbered: true,
+	Arrays:   true,
 	Bytes:    "BYTEA",
+	// A new state then stands on the page of the old one (a heap-only tuple),
+	// and no index changes.
+	Sparse:   `ALTER TABLE omemo_session SET (fillfactor = 45)`,
 	HasTable: `SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = ?`,
 	Begin: `SELECT set_config('synchronous_commit', 'on', true),
 		set_config('idle_in_transaction_session_timeout', '60000', true)`,
