@@ -86,7 +86,7 @@ func (m *Manager) Replaceable(ctx context.Context, jid string) ([]Peer, error) {
 		if err := u.learn(ctx, jid); err != nil {
 			return err
 		}
-		for _, c := range u.versions(jid) {
+		for _, c := range u.versions(nil, jid) {
 			for _, v := range Versions() {
 				p := Peer{v, c.peer.Address}
 				list, err := u.held(ctx, p)

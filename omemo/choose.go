@@ -48,38 +48,55 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 	}
 	choices := make([]choice, 0, count+1)
 	for _, jid := range jids {
-		devices := u.versions(jid)
+		before := len(choices)
+		choices = u.versions(choices, jid)
+		devices := choices[before:]
 		if u.from.JID == jid && !slices.ContainsFunc(devices, func(c choice) bool { return c.peer.Address == u.from.Address }) {
 			// Whoever has just written can be answered, though no list of theirs was
 			// seen that has this device.
-			devices = append(devices, u.choice(u.from))
+			choices = append(choices, u.choice(u.from))
 		}
-		for _, c := range devices {
-			if jid == own.jid && c.peer.Address.Device == own.device {
-				continue
-			}
-			switch {
-			case c.err != nil:
-			case !u.serves(c.peer.Version):
-				c.err = ErrVersion
-			case p.of(c.peer.Version) == nil:
-				c.err = ErrNoForm
-			}
-			choices = append(choices, c)
+		if jid == own.jid {
+			choices = slices.DeleteFunc(choices, func(c choice) bool { return c.peer.Address == Address{own.jid, own.device} })
 		}
 	}
-	peers := make([]Peer, len(choices))
 	for i := range choices {
-		peers[i] = choices[i].peer
+		switch c := &choices[i]; {
+		case c.err != nil:
+		case !u.serves(c.peer.Version):
+			c.err = ErrVersion
+		case p.of(c.peer.Version) == nil:
+			c.err = ErrNoForm
+		}
 	}
-	if err := u.loadSessions(ctx, peers); err != nil {
+	if err := u.findSessions(ctx, choices); err != nil {
 		return nil, err
-	}
-	for i := range choices {
-		choices[i].session = current(u.list(peers[i]))
 	}
 	u.leaveStale(choices, to)
 	return choices, nil
+}
+
+// findSessions finds the current sessions with devices, those that are not cached
+// in one call.
+func (u *unit) findSessions(ctx context.Context, choices []choice) error {
+	var missing []Peer
+	for i := range choices {
+		c := &choices[i]
+		list, cached := u.cached(c.peer)
+		if c.session = current(list); !cached {
+			missing = append(missing, c.peer)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := u.loadSessions(ctx, missing); err != nil {
+		return err
+	}
+	for i := range choices {
+		choices[i].session = current(u.list(choices[i].peer))
+	}
+	return nil
 }
 
 // choice returns a device to be served in one version.
@@ -91,11 +108,11 @@ func (u *unit) choice(p Peer) choice {
 	return choice{peer: p, device: d, session: current(u.list(p))}
 }
 
-// versions says for each active device of an account which version serves it:
+// versions appends for each active device of an account which version serves it:
 // the highest in which it has sent us authenticated content; if there is none
 // yet, the only one it lists, or the preferred one if it lists both. Being
 // listed is no evidence: some clients list omemo:2 and cannot read it.
-func (u *unit) versions(jid string) []choice {
+func (u *unit) versions(choices []choice, jid string) []choice {
 	inLegacy, inV2 := u.knows(jid).devices[Legacy], u.knows(jid).devices[V2]
 	ids := slices.AppendSeq(make([]DeviceID, 0, len(inLegacy)+len(inV2)), maps.Keys(inLegacy))
 	for id := range inV2 {
@@ -104,7 +121,6 @@ func (u *unit) versions(jid string) []choice {
 		}
 	}
 	slices.Sort(ids)
-	choices := make([]choice, 0, len(ids))
 	for _, id := range ids {
 		legacy, v2, a := inLegacy[id], inV2[id], Address{jid, id}
 		legacyActive, legacyReceived := legacy != nil && legacy.Active, legacy != nil && legacy.Received

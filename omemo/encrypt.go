@@ -311,9 +311,9 @@ func (u *unit) render(sealed *Sealed, r Render) error {
 	if err != nil {
 		return fmt.Errorf("omemo: render: %w", err)
 	}
-	var devices []Peer
-	for _, d := range sealed.Devices {
-		if d.Err == nil {
+	devices := make([]Peer, 0, len(sealed.Devices))
+	for i := range sealed.Devices {
+		if d := &sealed.Devices[i]; d.Err == nil {
 			devices = append(devices, d.Peer)
 		}
 	}

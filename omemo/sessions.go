@@ -19,10 +19,16 @@ func (u *unit) held(ctx context.Context, p Peer) ([]*Session, error) {
 
 // list returns the sessions with a peer that were loaded before.
 func (u *unit) list(p Peer) []*Session {
-	if list, ok := u.sessions[p]; ok {
-		return list
+	list, _ := u.cached(p)
+	return list
+}
+
+// cached returns the sessions with a peer; ok is false if they were not loaded.
+func (u *unit) cached(p Peer) (list []*Session, ok bool) {
+	if list, ok = u.sessions[p]; !ok {
+		list, ok = u.Manager.sessions[p]
 	}
-	return u.Manager.sessions[p]
+	return list, ok
 }
 
 // current returns the session that messages to the peer are sealed in, or nil.
