@@ -22,7 +22,7 @@ var imports = map[string][]string{
 		"omemo/internal/curve", "omemo/internal/x3dh", "omemo/internal/ratchet", "omemo/internal/wire", "omemo/internal/payload",
 	},
 	"omemo/internal/curve":   {},
-	"omemo/internal/payload": {},
+	"omemo/internal/payload": {"omemo/internal/ratchet"},
 	"omemo/internal/x3dh":    {"omemo/internal/curve"},
 	"omemo/internal/ratchet": {"omemo/internal/curve"},
 	"omemo/internal/wire":    {"omemo/internal/curve", "omemo/internal/ratchet"},

@@ -142,7 +142,7 @@ func flip(parts [][]byte, try func(part, bit int)) {
 // TestV2Padding: a sender whose MAC holds but whose padding does not gets the answer of a MAC that does not hold.
 func TestV2Padding(t *testing.T) {
 	key := [32]byte{1}
-	keys := expandV2(key[:])
+	derived := keysOf(t, key[:])
 	block := func(last ...byte) []byte {
 		return append(make([]byte, 16-len(last)), last...)
 	}
@@ -165,13 +165,13 @@ func TestV2Padding(t *testing.T) {
 	for name, test := range tests {
 		ciphertext := bytes.Clone(test.plain)
 		if !test.raw {
-			block, err := aes.NewCipher(keysOf(t, key[:])[:32])
+			block, err := aes.NewCipher(derived[:32])
 			if err != nil {
 				t.Fatal(err)
 			}
-			cipher.NewCBCEncrypter(block, keys.iv).CryptBlocks(ciphertext, ciphertext)
+			cipher.NewCBCEncrypter(block, derived[64:]).CryptBlocks(ciphertext, ciphertext)
 		}
-		mac := hmac.New(sha256.New, keys.mac)
+		mac := hmac.New(sha256.New, derived[32:64])
 		mac.Write(ciphertext)
 		material := append(bytes.Clone(key[:]), mac.Sum(nil)[:16]...)
 		if _, err := OpenV2(material, ciphertext); (err == nil) != test.ok || err != nil && err != ErrAuth {
@@ -193,7 +193,7 @@ func keysOf(t *testing.T, key []byte) (out []byte) {
 	prk := sum(make([]byte, 32), key)
 	var previous []byte
 	for i := byte(1); len(out) < 80; i++ {
-		previous = sum(prk, previous, []byte(infoPayload), []byte{i})
+		previous = sum(prk, previous, []byte("OMEMO Payload"), []byte{i})
 		out = append(out, previous...)
 	}
 	return out[:80]
