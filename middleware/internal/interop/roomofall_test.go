@@ -29,12 +29,39 @@ func TestRoomOfAll(t *testing.T) {
 		away := newConfigured(t, s, awayUser, c, nil)
 		away.appear(t)
 		away.enter(t, h.jid, "Away")
-		bot := newRoomBot(t, s, botUser, h.jid+"/Echo")
-		bot.awaitLog(t, `event="room ready" account=`+h.jid)
 		old := lab.Python(t, s, oldUser, lab.PythonOptions{Versions: []string{lab.Legacy}})
 		both := lab.Python(t, s, bothUser, lab.PythonOptions{Versions: []string{lab.V2, lab.Legacy}})
 		old.Join(t, h.jid, "Old")
 		both.Join(t, h.jid, "Both")
+
+		// Profanity chooses pre keys when it joins: it comes last. The bot answers at once.
+		says := func(p *program) func(string) {
+			return func(body string) { _, err := p.tell(t, h.jid, body); ok(t, err) }
+		}
+		hears := func(p *program) func(*lab.Account, string) {
+			return func(of *lab.Account, body string) { p.hears(t, h.jid, of.JID, body) }
+		}
+		members := []member{
+			{one, owner.Device, says(owner), hears(owner)},
+			{awayUser, away.Device, says(away), hears(away)},
+			{oldUser, old.Device, func(body string) { old.Send(t, h.jid, body) }, func(_ *lab.Account, body string) { old.AwaitBody(t, h.jid, body) }},
+			{bothUser, both.Device, func(body string) { both.Send(t, h.jid, body) }, func(_ *lab.Account, body string) { both.AwaitBody(t, h.jid, body) }},
+		}
+		acquaint(t, owner, members...)
+		bot := newRoomBot(t, s, botUser, h.jid+"/Echo")
+		bot.awaitLog(t, `event="room ready" account=`+h.jid)
+		echoed := func(body string) {
+			for _, p := range []*program{owner, away} {
+				if !lab.Until(deadline, func() bool { return count(p.Bodies(h.jid), body) == 2 }) {
+					t.Fatalf("the bot has not repeated %q to %s", body, p.Account.JID)
+				}
+			}
+		}
+		owner.awaitOffers(t, append(slices.Clone(members[1:]), member{account: botUser, device: bot.Device}), func() {
+			body := texts("welcome", one, 1)[0]
+			says(owner)(body)
+			echoed(body)
+		})
 		peer := lab.Profanity(t, s, user)
 		peer.Join(t, h.jid, "Peer")
 		peer.AwaitSession(t, one.JID, owner.Device)
@@ -42,6 +69,12 @@ func TestRoomOfAll(t *testing.T) {
 		peer.AwaitSession(t, botUser.JID, bot.Device)
 		peer.AwaitSession(t, oldUser.JID, old.Device)
 		peer.AwaitSession(t, bothUser.JID, both.Device)
+		greeting := texts("greeting", user, 1)[0]
+		peer.Say(t, greeting)
+		for _, m := range members {
+			m.reads(user, greeting)
+		}
+		echoed(greeting)
 
 		// Everybody says something and everybody reads it, the member that comes
 		// and goes while it is there.
