@@ -1,16 +1,22 @@
 package middleware_test
 
 import (
+	"context"
+	"database/sql"
 	"encoding/xml"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
+	"example.org/omellium/omemo/sqlstore/sqlite"
 	"mellium.im/xmlstream"
 	"mellium.im/xmpp"
 	"mellium.im/xmpp/jid"
@@ -175,5 +181,81 @@ func TestCatchUpRoomOwn(t *testing.T) {
 	b.flush()
 	if got, want := b.bodies(), []string{"from juliet", "from romeo", "later"}; !slices.Equal(got, want) {
 		t.Errorf("received %q", got)
+	}
+}
+
+// An own message that cannot be committed while its room's archive is read is not
+// passed over: it is delivered later, once.
+func TestCatchUpOwnRoomMessageLater(t *testing.T) {
+	for _, v := range omemo.Versions() {
+		t.Run(v.String(), func(t *testing.T) {
+			srv := archiving(t)
+			c := fit
+			c.History = 0
+			ok(t, srv.AddRooms(roomsAt, c))
+			ok(t, srv.AddRoom(hall, c, map[string]string{romeo: "owner", juliet: "member"}))
+			store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "store.db"), romeo)
+			ok(t, err)
+			t.Cleanup(func() { store.Close() })
+			var refuse atomic.Bool
+			var refused atomic.Int32
+			heard := make(chan string, 10)
+			config := catching(v)
+			config.Store = store
+			config.Receive = func(_ context.Context, _ *sql.Tx, d middleware.Delivery) error {
+				if refuse.Load() {
+					refused.Add(1)
+					return errors.New("not now")
+				}
+				var m message
+				err := xml.Unmarshal(d.Stanza, &m)
+				heard <- m.Body
+				return err
+			}
+			connected(t, srv, juliet, chat(v)).join(hall, "Juliet")
+			a := connected(t, srv, romeo, config).join(hall, "Romeo")
+			a.speak(hall, "first")
+			if got := <-heard; got != "first" {
+				t.Fatalf("heard %q", got)
+			}
+			srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
+				if s.Direction == xmpptest.ToClient && strings.HasPrefix(s.Session, romeo) && strings.Contains(string(s.XML), "groupchat") {
+					return nil
+				}
+				return [][]byte{s.XML}
+			})
+			a.speak(hall, "second")
+			until(t, "the server has it", func() bool {
+				rows, err := store.Outbox(t.Context(), 0, 10)
+				return err == nil && len(rows) == 0
+			})
+			a.flush()
+			a.leave(srv)
+			srv.SetFilter(nil)
+			refuse.Store(true)
+			a.attach(login(t, srv, romeo), nil)
+			a.join(hall, "Romeo")
+			until(t, "it is refused", func() bool { return refused.Load() > 0 })
+			a.speak(hall, "third")
+			until(t, "the third is refused", func() bool { return refused.Load() > 1 })
+			a.flush()
+			a.leave(srv)
+			refuse.Store(false)
+			a.attach(login(t, srv, romeo), nil)
+			a.join(hall, "Romeo")
+			until(t, "both are heard", func() bool { return len(heard) > 1 })
+			got := []string{<-heard, <-heard}
+			a.flush()
+			a.leave(srv)
+			a.attach(login(t, srv, romeo), nil)
+			a.join(hall, "Romeo")
+			a.flush()
+			if rows, err := a.om.Manager().Kept(t.Context(), omemo.Address{}); err != nil || len(rows) != 0 {
+				t.Errorf("journal %v, %v", rows, err)
+			}
+			if !slices.Equal(got, []string{"second", "third"}) || len(heard) > 0 {
+				t.Errorf("heard %q and %d more", got, len(heard))
+			}
+		})
 	}
 }

@@ -9,6 +9,9 @@ import (
 	"example.org/omellium/stanza"
 )
 
+// errLost: a message could neither be dealt with nor be kept.
+var errLost = errors.New("middleware: message of an archive is not committed")
+
 // batch is the part of a page that is committed at once.
 type batch struct {
 	l       *link
@@ -64,7 +67,9 @@ func (b *batch) read(ctx context.Context, r *result) error {
 	case class == failure, class == empty, class == event && child(a.message, "body") == nil:
 		return nil // of no use any more
 	case class == event, class == roomSignal && !inRoom: // word from the server; an invitation
-		b.clear(a, r.id)
+		if !b.in.wasInClear(r.id) {
+			b.clear(a, r.id)
+		}
 		return nil
 	case class == roomSignal, inRoom != (a.room != ""):
 		return nil
@@ -88,6 +93,9 @@ func (b *batch) read(ctx context.Context, r *result) error {
 		fallthrough
 	default:
 		l.openOne(ctx, a, found, b.open)
+	}
+	if a.lost {
+		return errLost
 	}
 	return nil
 }

@@ -56,12 +56,15 @@ func (l *link) start(archive string) {
 // read is filled with the ids of what was read.
 func (l *link) follow(ctx context.Context, in *intake, read map[string]bool) (following bool, err error) {
 	c, known, err := l.m.manager.Cursor(ctx, in.archive)
+	if err == nil && !known {
+		in.letGo(l.life, l)
+		c, err = l.startHere(ctx, in.archive)
+		in.again()
+	}
 	if err != nil {
 		return false, err
 	}
-	if !known {
-		return l.startHere(ctx, in)
-	}
+	in.place()
 	r := pageRequest{archive: in.archive, after: c.Position}
 	for done := 0; ; {
 		p, err := l.fetchPage(ctx, r)
@@ -120,18 +123,19 @@ func (l *link) truncated(in *intake, done int, cause error) error {
 }
 
 // startHere begins with an archive at its end: what stands in it already was
-// before this device.
-func (l *link) startHere(ctx context.Context, in *intake) (following bool, err error) {
-	p, err := l.fetchPage(ctx, pageRequest{archive: in.archive, last: true})
+// before this device. Nothing that comes live meanwhile may wait, because the
+// position passes it.
+func (l *link) startHere(ctx context.Context, archive string) (omemo.Cursor, error) {
+	c := omemo.Cursor{Archive: archive, When: time.Now()}
+	p, err := l.fetchPage(ctx, pageRequest{archive: archive, last: true})
 	if err != nil {
-		return false, err
+		return c, err
 	}
-	c := omemo.Cursor{Archive: in.archive, When: time.Now()}
 	if n := len(p.results); n > 0 {
 		c.Position = p.results[n-1].id
 		if stamp := p.results[n-1].stamp; !stamp.IsZero() {
 			c.When = stamp
 		}
 	}
-	return true, l.m.manager.SetCursor(ctx, c)
+	return c, l.m.manager.SetCursor(ctx, c)
 }

@@ -34,6 +34,7 @@ type arrival struct {
 	optOut    bool            // a trusted device's wish to go on in plain text
 	live      bool            // neither from an archive nor from the journal
 	asked     bool            // a result that the application has asked an archive for
+	word      bool            // of our server or of a room, without content: passed on as it is
 	lost      bool            // could neither be dealt with nor be kept
 	events    []Event         // to be told when it is committed
 	text      []byte          // what the application is to keep of it: see Archive

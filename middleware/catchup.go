@@ -15,6 +15,8 @@ const catchUpIdle = time.Minute
 // afterwards they are deleted (XEP-0384, section 5.5.3: and an empty message moves
 // the session on, which is what a completion does).
 type catchUp struct {
+	change sync.Mutex // held while the core is told; never with mu held
+
 	mu       sync.Mutex
 	explicit bool      // the application has said that it is
 	active   bool      // used pre keys are being kept
@@ -27,23 +29,35 @@ type catchUp struct {
 // sent. Every session begins as catching up; if CatchUp is not called, it has
 // caught up when no archive was queried for a minute.
 func (m *Middleware) CatchUp(ctx context.Context, on bool) error {
+	c := &m.catchUp
+	c.mu.Lock()
+	before := c.explicit
+	c.explicit = on
+	c.mu.Unlock()
 	if err := m.keep(ctx, on); err != nil {
+		c.mu.Lock()
+		c.explicit = before
+		c.mu.Unlock()
 		return err
 	}
-	m.catchUp.mu.Lock()
-	m.catchUp.explicit = on
-	m.catchUp.mu.Unlock()
 	if l := m.current(); l != nil {
 		signal(l.wake)
 	}
 	return nil
 }
 
-// keep begins or ends to keep used pre keys.
+// keep begins or ends to keep used pre keys. It does not end as long as somebody
+// catches up.
 func (m *Middleware) keep(ctx context.Context, on bool) error {
+	m.catchUp.change.Lock()
+	defer m.catchUp.change.Unlock()
 	m.catchUp.mu.Lock()
 	before := m.catchUp.active
+	busy := m.catchUp.explicit || m.catchUp.running > 0
 	m.catchUp.mu.Unlock()
+	if busy && !on {
+		return nil
+	}
 	if before != on {
 		if err := m.manager.CatchUp(ctx, on); err != nil {
 			return err

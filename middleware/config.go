@@ -127,8 +127,12 @@ type Config struct {
 	// not negative, and whenever it joins a room, from where it was left, page by page
 	// and in order. Handlers get the messages as if they had been there, with the time
 	// in a <delay/>; what another device of the account has sent comes as a carbon.
-	// What comes live meanwhile waits its turn. The first time there is nothing to
-	// catch up with: it begins at the end of the archive.
+	// What comes live meanwhile waits its turn. The first time it begins where the
+	// archive ended when the device was published.
+	//
+	// While the program is connected, what the server delivers to other devices of the
+	// account alone is not fetched: programs that are not the only one should enable
+	// carbons (XEP-0280).
 	//
 	// By default it is left to programs that query archives themselves. They should
 	// leave it so: a message is decrypted once.

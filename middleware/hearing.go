@@ -1,6 +1,8 @@
 package middleware
 
 import (
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,7 +18,7 @@ import (
 type hearing struct {
 	mu    sync.Mutex
 	hears bool
-	ready bool // our own device is in order
+	ready bool // our own device is in order, and the archive has a position
 }
 
 // present takes note of presence that is about to be broadcast, and returns what is
@@ -47,8 +49,19 @@ func (l *link) present(presence *stanza.Element) (written func()) {
 	}
 }
 
-// mayCatchUp notes that our own device is in order.
+// mayCatchUp notes that our own device is in order. The first time, the position
+// in the archive is where it ends now: others write to the device from now on.
 func (l *link) mayCatchUp() {
+	if !l.m.config.CatchUp {
+		return
+	}
+	_, known, err := l.m.manager.Cursor(l.ctx, l.m.own.JID)
+	if err == nil && !known {
+		_, err = l.startHere(l.ctx, l.m.own.JID)
+	}
+	if err != nil && !errors.Is(err, errNoArchive) {
+		l.trouble(fmt.Errorf("archive: %w", err)) // it is tried again
+	}
 	h := &l.hearing
 	h.mu.Lock()
 	defer h.mu.Unlock()

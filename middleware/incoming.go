@@ -29,8 +29,7 @@ func (l *link) incoming(ctx context.Context, e *stanza.Element) {
 		if a.outer == a.message {
 			l.listEvent(ctx, e)
 		}
-		l.pass(e)
-		return
+		a.word = true
 	case failure:
 		// It may quote our own ciphertext: never decrypted, no evidence of anything.
 		// And what it quotes in clear anybody can have written.
@@ -40,12 +39,15 @@ func (l *link) incoming(ctx context.Context, e *stanza.Element) {
 		})
 		l.pass(e)
 		return
-	case roomSignal, empty:
+	case roomSignal:
+		a.word = true
+	case empty:
 		l.pass(e)
 		return
 	}
 	in := l.intakes.of(a, l.m.own.JID)
-	if in == nil || a.asked {
+	// What is not fetched from an archive waits for none.
+	if in == nil || a.asked || a.word && (a.room != "" || in.position(a) == "") {
 		l.take(ctx, a)
 		return
 	}
@@ -57,6 +59,10 @@ func (l *link) incoming(ctx context.Context, e *stanza.Element) {
 
 // take deals with a message that holds something for the application.
 func (l *link) take(ctx context.Context, a *arrival) {
+	if a.word {
+		l.pass(a.outer)
+		return
+	}
 	found, err := stanza.Find(a.message)
 	if err != nil || len(found) > 0 {
 		l.heard(ctx, a.sender)

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type intake struct {
 	mu      sync.Mutex
 	running bool // the archive is caught up with, or is to be
 	holding bool
+	placed  bool // the position is stored: what is not held comes from the archive
 	held    []*arrival
 	bytes   int
 	missed  bool // something has to be fetched: it was not held, or has come while we were away
@@ -37,8 +39,8 @@ type intake struct {
 	following bool
 	deaf      bool // not everything comes live that comes into the archive
 	// clear are messages that were not encrypted and that were delivered, live or
-	// from the archive: nothing else tells so.
-	clear map[string]bool
+	// from the archive, by the hash of their id: nothing else tells so.
+	clear map[[sha256.Size]byte]bool
 }
 
 // intakes are those of a link.
@@ -56,7 +58,7 @@ func (i *intakes) open(archive string) *intake {
 	}
 	in := i.all[archive]
 	if in == nil {
-		in = &intake{archive: archive, clear: make(map[string]bool)}
+		in = &intake{archive: archive, clear: make(map[[sha256.Size]byte]bool)}
 		i.all[archive] = in
 	}
 	return in
@@ -91,6 +93,31 @@ func (in *intake) deafen() {
 	in.following, in.deaf = false, true
 }
 
+// place notes that the position is stored.
+func (in *intake) place() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.placed = true
+}
+
+// letGo deals with what was held, and holds nothing more.
+func (in *intake) letGo(ctx context.Context, l *link) {
+	for {
+		in.mu.Lock()
+		held := in.held
+		in.held, in.bytes = nil, 0
+		in.holding = len(held) > 0
+		in.mu.Unlock()
+		if len(held) == 0 {
+			return
+		}
+		for _, a := range held {
+			l.take(context.WithoutCancel(ctx), a)
+			in.dealtWith(l, a, false)
+		}
+	}
+}
+
 // of returns the intake that a message belongs to, or nil.
 func (i *intakes) of(a *arrival, own string) *intake {
 	i.mu.Lock()
@@ -108,7 +135,7 @@ func (in *intake) hold(a *arrival) bool {
 	defer in.mu.Unlock()
 	id := in.position(a)
 	switch {
-	case id != "" && in.clear[id] && !a.encrypted():
+	case id != "" && in.clear[sha256.Sum256([]byte(id))] && !a.encrypted():
 		return true // it was delivered
 	case !in.holding:
 		return false
@@ -119,8 +146,11 @@ func (in *intake) hold(a *arrival) bool {
 		in.bytes += size
 		return true
 	}
-	in.missed = in.missed || id != ""
-	return id != "" // else nobody has it but we: better out of order than lost
+	if id == "" || !in.placed {
+		return false // nobody brings it once more: better out of order than lost
+	}
+	in.missed = true
+	return true
 }
 
 // fetchMissed reports whether something has to be fetched that was not held.
@@ -134,7 +164,8 @@ func (in *intake) fetchMissed() bool {
 
 // release deals with what was held, and ends to hold. skip names what the archive
 // has brought, and err is why it could not be read to the end. If the wire has
-// ended, the archive will bring the rest, in order. final: the archive is not to be
+// ended, the archive will bring the rest, in order; what no archive brings is
+// committed all the same. final: the archive is not to be
 // asked again, but for what could not be held meanwhile, which the position never
 // passes.
 func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, following bool, err error) (final, missed bool) {
@@ -143,7 +174,7 @@ func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, fo
 		in.mu.Lock()
 		held := in.held
 		in.held, in.bytes = nil, 0
-		if len(held) == 0 || ctx.Err() != nil {
+		if len(held) == 0 {
 			missed = in.missed
 			final = l.ctx.Err() != nil || errors.Is(err, errNoArchive) || err == nil && !(following && missed)
 			in.running, in.holding, in.following = !final, false, following && !missed && !in.deaf
@@ -154,10 +185,10 @@ func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, fo
 		in.mu.Unlock()
 		for _, a := range held {
 			id := in.position(a)
-			if id != "" && (skip[id] || ended || l.ctx.Err() != nil) || ctx.Err() != nil {
+			if id != "" && (skip[id] || ended || l.ctx.Err() != nil) {
 				continue
 			}
-			l.take(ctx, a)
+			l.take(context.WithoutCancel(ctx), a)
 			in.dealtWith(l, a, position)
 			position, following = position && !a.lost, following && !a.lost
 		}
@@ -198,14 +229,14 @@ func (in *intake) inClear(a *arrival, id string) {
 	if len(in.clear) >= maxClear {
 		clear(in.clear)
 	}
-	in.clear[id] = true
+	in.clear[sha256.Sum256([]byte(id))] = true
 }
 
 // wasInClear reports whether it was delivered.
 func (in *intake) wasInClear(id string) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.clear[id]
+	return in.clear[sha256.Sum256([]byte(id))]
 }
 
 // position returns the id that a message has in the archive (XEP-0359), which the

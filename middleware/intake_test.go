@@ -2,20 +2,51 @@ package middleware
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
+	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
 	"example.org/omellium/stanza"
-	"mellium.im/xmpp/jid"
 )
+
+const flooded = "juliet@example.net"
+
+// unconnected returns a link without a connection.
+func unconnected(t *testing.T, store omemo.Store) *link {
+	t.Helper()
+	m, err := New(t.Context(), Config{Store: store, CatchUp: true, OnEvent: func(e Event) { t.Log(e.Kind, e.Err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{m: m, full: m.account, marked: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	l.life, l.endLife = context.WithCancel(t.Context())
+	l.ctx, l.cancel = context.WithCancel(l.life)
+	l.rooms.init(l)
+	return l
+}
+
+// flooding returns a message of romeo's.
+func flooding(t *testing.T, l *link, typ, inner string) *arrival {
+	t.Helper()
+	e, err := stanza.ParseElement([]byte(`<message xmlns="jabber:client" type="`+typ+`" from="romeo@example.net/1" to="`+flooded+`">`+inner+`</message>`), stanza.DefaultLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.arrive(e, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
 
 // TestThePositionDoesNotPassWhatCouldNotBeHeld: of what comes in a flood while what
 // was held is dealt with, the archive is asked once more; until then the position
 // stays. The same holds for what was said while we were out of a room.
 func TestThePositionDoesNotPassWhatCouldNotBeHeld(t *testing.T) {
-	own := jid.MustParse("juliet@example.net")
 	for name, row := range map[string]struct {
 		held    int
 		more    func(*intake)
@@ -32,25 +63,16 @@ func TestThePositionDoesNotPassWhatCouldNotBeHeld(t *testing.T) {
 		"a flood, and no end": {held: maxHeld + 1, err: errServer, missed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, err := New(t.Context(), Config{Store: memstore.New(own.String())})
-			if err != nil {
-				t.Fatal(err)
-			}
-			l := &link{m: m, full: own, life: t.Context(), marked: make(chan struct{}, 1)}
-			l.ctx, l.cancel = context.WithCancel(t.Context())
-			l.rooms.init(l)
-			in := l.intakes.open(own.String())
-			if !in.enter() || l.intakes.open(own.String()) != in {
+			l := unconnected(t, memstore.New(flooded))
+			m := l.m
+			in := l.intakes.open(flooded)
+			in.place()
+			if !in.enter() || l.intakes.open(flooded) != in {
 				t.Fatal("it is caught up with already")
 			}
 			for i := range row.held {
-				e, err := stanza.ParseElement(fmt.Appendf(nil, `<message xmlns="jabber:client" type="chat" from="romeo@example.net/1" to="juliet@example.net"><body>text</body><stanza-id xmlns="urn:xmpp:sid:0" by="juliet@example.net" id="%d"/></message>`, i), stanza.DefaultLimits)
-				if err != nil {
-					t.Fatal(err)
-				}
-				a, err := l.arrive(e, "")
-				if err != nil || !in.hold(a) {
-					t.Fatalf("not held: %v", err)
+				if !in.hold(flooding(t, l, "chat", fmt.Sprintf(`<body>text</body><stanza-id xmlns="urn:xmpp:sid:0" by="juliet@example.net" id="%d"/>`, i))) {
+					t.Fatal("not held")
 				}
 			}
 			if row.more != nil {
@@ -63,10 +85,98 @@ func TestThePositionDoesNotPassWhatCouldNotBeHeld(t *testing.T) {
 			if err := m.manager.Flush(t.Context()); err != nil && !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
-			c, known, err := m.manager.Cursor(t.Context(), own.String())
+			c, known, err := m.manager.Cursor(t.Context(), flooded)
 			if err != nil || known != row.reached || known && c.Position != "2" {
 				t.Errorf("position %+v, %v", c, err)
 			}
 		})
+	}
+}
+
+// TestNothingIsPutBackWithoutAPosition: as long as the archive has no position, it
+// brings nothing that could not be held.
+func TestNothingIsPutBackWithoutAPosition(t *testing.T) {
+	l := unconnected(t, memstore.New(flooded))
+	in := l.intakes.open(flooded)
+	in.enter()
+	a := flooding(t, l, "chat", `<body>text</body><stanza-id xmlns="urn:xmpp:sid:0" by="juliet@example.net" id="1"/>`)
+	for range maxHeld {
+		if !in.hold(a) {
+			t.Fatal("not held")
+		}
+	}
+	if in.hold(a) || in.missed {
+		t.Error("it is dropped")
+	}
+}
+
+// TestWhatNoArchiveBringsIsCommitted: encrypted messages without a place in the
+// archive are dealt with though the link has ended.
+func TestWhatNoArchiveBringsIsCommitted(t *testing.T) {
+	l := unconnected(t, memstore.New(flooded))
+	in := l.intakes.open(flooded)
+	in.enter()
+	message := append([]byte{0x33, 0x0a, 33, 5, 9}, make([]byte, 31)...) // version, ratchet key
+	message = append(message, 0x10, 0, 0x18, 0, 0x22, 16)                // counters, ciphertext
+	message = append(message, make([]byte, 16+8)...)
+	key := fmt.Sprintf(`<key rid="%d">%s</key>`, l.m.own.Device(), base64.StdEncoding.EncodeToString(message))
+	const payload = `<iv>AAAAAAAAAAAAAAAAAAAAAA==</iv>`
+	encrypted := `<encrypted xmlns="eu.siacs.conversations.axolotl"><header sid="7">` + key + payload + `</header><payload>AAAA</payload></encrypted>`
+	in.hold(flooding(t, l, "chat", encrypted))
+	in.hold(flooding(t, l, "chat", encrypted+`<stanza-id xmlns="urn:xmpp:sid:0" by="juliet@example.net" id="1"/>`))
+	l.endLife()
+	in.release(l.life, l, nil, false, ErrOffline)
+	// It has no session: it is in the journal.
+	if rows, err := l.m.manager.Kept(t.Context(), omemo.Address{}); err != nil || len(rows) != 1 {
+		t.Errorf("%d rows, %v", len(rows), err)
+	}
+}
+
+// watched is a store that says when pre keys are read.
+type watched struct {
+	omemo.Store
+	read func()
+}
+
+func (w *watched) PreKeys(ctx context.Context, v omemo.Version, ids ...uint32) ([]omemo.PreKeyRow, error) {
+	if w.read != nil {
+		w.read()
+	}
+	return w.Store.PreKeys(ctx, v, ids...)
+}
+
+// TestPreKeysAreKeptThroughout: one archive begins to be caught up with in the moment
+// in which another one has been, or in which the application says that it has.
+func TestPreKeysAreKeptThroughout(t *testing.T) {
+	store := &watched{Store: memstore.New(flooded)}
+	m := unconnected(t, store).m
+	keep := func(on bool) {
+		t.Helper()
+		if err := m.keep(t.Context(), on); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep(true)
+	m.catchUp.begin()
+	keep(false)
+	if err := m.CatchUp(t.Context(), false); err != nil || !m.catchUp.active {
+		t.Errorf("used pre keys are deleted while an archive is caught up with: %v", err)
+	}
+	m.catchUp.running--
+	begun := make(chan error, 1)
+	var once sync.Once
+	store.read = func() {
+		once.Do(func() {
+			m.catchUp.begin()
+			if m.catchUp.change.TryLock() {
+				m.catchUp.change.Unlock()
+				t.Error("two changes at once")
+			}
+			go func() { begun <- m.keep(t.Context(), true) }()
+		})
+	}
+	keep(false)
+	if err := <-begun; err != nil || !m.catchUp.active {
+		t.Errorf("used pre keys are deleted while an archive is caught up with: %v", err)
 	}
 }

@@ -55,7 +55,7 @@ func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Elemen
 	}
 	info.Event = base64.RawURLEncoding.EncodeToString(hash[:16])
 	var answers []omemo.OutboxRow
-	d, found, err := l.m.manager.Echo(l.ctx, hash, func(content []byte) (omemo.Delivery, error) {
+	d, found, err := l.m.manager.Echo(l.ctx, hash, a.journal, func(content []byte) (omemo.Delivery, error) {
 		envelope, err := stanza.ParseEnvelope(content)
 		if err != nil {
 			return omemo.Delivery{}, fmt.Errorf("middleware: text of an own message: %w", err)
@@ -68,8 +68,16 @@ func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Elemen
 	})
 	switch {
 	case err != nil:
-		a.lost = true // the room's archive has it still
+		a.lost = true
 		l.trouble(err)
+		if a.live || a.asked || a.journal != 0 {
+			break // the room's archive has it still, or the journal
+		}
+		if _, err := l.m.manager.Keep(l.ctx, l.m.own.Address(), err.Error(), a.outer.AppendXML(nil)); err != nil {
+			l.trouble(err)
+		} else {
+			a.lost = false
+		}
 	case found:
 		l.m.traces.note(attribute(a.message, "id"), "came back")
 		if d.Seq != 0 {

@@ -33,10 +33,12 @@ func TestAReflectionThatIsNotCommittedIsLost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a := &arrival{sender: own.String(), room: "hall@rooms.example.net", message: element}
 			e := &stanza.Encrypted{Namespace: stanza.NSLegacy, Sender: uint32(m.own.Device())}
-			if !l.reflected(a, e, element) || a.lost != row.lost {
-				t.Errorf("lost: %t", a.lost)
+			for _, live := range []bool{true, false} {
+				a := &arrival{sender: own.String(), room: "hall@rooms.example.net", outer: element, message: element, live: live}
+				if !l.reflected(a, e, element) || a.lost != row.lost {
+					t.Errorf("live: %t, lost: %t", live, a.lost)
+				}
 			}
 		})
 	}

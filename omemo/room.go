@@ -63,8 +63,9 @@ func (m *Manager) NoteOccupants(rows ...OccupantRow) { m.marks.add(marked{occupa
 
 // Echo takes a message of our own that its room has sent back: found is false if
 // none of that hash is waited for. v says what is to become of it; that, and that
-// it has come back and so need not be sent again, is committed at once.
-func (m *Manager) Echo(ctx context.Context, hash [32]byte, v func(content []byte) (Delivery, error)) (d Delivery, found bool, err error) {
+// it has come back and so need not be sent again, is committed at once; so is
+// that it stands no longer in the journal, if that row of it held it (0: none).
+func (m *Manager) Echo(ctx context.Context, hash [32]byte, journal uint64, v func(content []byte) (Delivery, error)) (d Delivery, found bool, err error) {
 	err = m.work(ctx, func(u *unit) error {
 		rows, err := u.store.Echoes(ctx, hash)
 		if err != nil || len(rows) == 0 {
@@ -76,6 +77,9 @@ func (m *Manager) Echo(ctx context.Context, hash [32]byte, v func(content []byte
 		u.changes.DropEchoes = append(u.changes.DropEchoes, hash)
 		if rows[0].Outbox != 0 {
 			u.changes.DropOutbox = append(u.changes.DropOutbox, rows[0].Outbox)
+		}
+		if journal != 0 {
+			u.changes.DropJournal = append(u.changes.DropJournal, journal)
 		}
 		found = true
 		u.deliver(echoEvent(hash), &d)

@@ -30,14 +30,14 @@ func TestEcho(t *testing.T) {
 		t.Error("asked what is to become of a message that is not waited for")
 		return omemo.Delivery{}, nil
 	}
-	if _, found, err := m.Echo(t.Context(), [32]byte{8}, never); found || err != nil {
+	if _, found, err := m.Echo(t.Context(), [32]byte{8}, 0, never); found || err != nil {
 		t.Errorf("a hash of nothing: %t, %v", found, err)
 	}
 	broken := errors.New("broken")
-	if _, found, err := m.Echo(t.Context(), hash, func([]byte) (omemo.Delivery, error) { return omemo.Delivery{}, broken }); found || !errors.Is(err, broken) {
+	if _, found, err := m.Echo(t.Context(), hash, 0, func([]byte) (omemo.Delivery, error) { return omemo.Delivery{}, broken }); found || !errors.Is(err, broken) {
 		t.Errorf("a hook that fails: %t, %v", found, err)
 	}
-	d, found, err := m.Echo(t.Context(), hash, func(content []byte) (omemo.Delivery, error) {
+	d, found, err := m.Echo(t.Context(), hash, 0, func(content []byte) (omemo.Delivery, error) {
 		return omemo.Delivery{Stanza: content}, nil
 	})
 	if !found || err != nil || d.Seq == 0 {
@@ -49,7 +49,7 @@ func TestEcho(t *testing.T) {
 	if rows, err := m.Outbox(t.Context(), 0, 10); err != nil || len(rows) != 1 || rows[0].Seq != 2 {
 		t.Errorf("outbox: %+v, %v", rows, err)
 	}
-	if _, found, err := m.Echo(t.Context(), hash, never); found || err != nil {
+	if _, found, err := m.Echo(t.Context(), hash, 0, never); found || err != nil {
 		t.Errorf("a second time: %t, %v", found, err)
 	}
 }
