@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -108,7 +109,7 @@ func left(set *stanza.Element, n int) int {
 	}
 	index, err := strconv.Atoi(attribute(first, "index"))
 	total, failed := strconv.Atoi(count.Text())
-	if err != nil || failed != nil || index < 0 || total < 0 || total > 1<<31 || index > total {
+	if err != nil || failed != nil || index < 0 || total < 0 || total > math.MaxInt32 || index > total {
 		return 0
 	}
 	return max(0, total-index-n)
