@@ -63,9 +63,9 @@ func (u *unit) answering(ctx context.Context, id OwedID, p Plaintext, bundles []
 		return nil, err
 	}
 	if id.Session == 0 {
-		c := u.choice(id.Peer)
-		s, result := u.serve(ctx, &c, byPeer(bundles), p.of(id.Version) != nil)
-		return s, result.Err
+		one := []choice{u.choice(id.Peer)}
+		result := u.serve(ctx, one, bundles, p.of(id.Version) != nil)[0]
+		return one[0].session, result.Err
 	}
 	for _, s := range list {
 		// What was replaced on purpose never sends again: after a rollback its

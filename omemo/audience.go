@@ -240,18 +240,20 @@ func (u *unit) tell(ctx context.Context, out *Announced, t telling, c Compose, b
 	if err := u.loadSessions(ctx, t.devices); err != nil {
 		return err
 	}
-	sealed := &Sealed{}
-	var ready []*Session
+	var choices []choice
 	for _, p := range t.devices {
-		c := u.choice(p)
-		s, result := u.serve(ctx, &c, byPeer(bundles), true)
+		choices = append(choices, u.choice(p))
+	}
+	sealed := &Sealed{Devices: u.serve(ctx, choices, bundles, true)}
+	var ready []*Session
+	for i := range sealed.Devices {
+		result := &sealed.Devices[i]
 		if result.Err == nil && result.Trust != Verified {
 			result.Err = ErrUntrusted
 		}
 		if result.Err == nil {
-			ready = append(ready, s)
+			ready = append(ready, choices[i].session)
 		}
-		sealed.Devices = append(sealed.Devices, result)
 	}
 	out.Devices = append(out.Devices, sealed.Devices...)
 	for statements := range slices.Chunk(t.statements, maxTold) {

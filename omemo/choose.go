@@ -29,8 +29,9 @@ func (m *Manager) Missing(ctx context.Context, p Plaintext, to []string) ([]Peer
 type choice struct {
 	peer    Peer
 	err     error
-	device  *Device  // what is known about it in the version, not nil
-	session *Session // the current one; nil: none
+	device  *Device    // what is known about it in the version, not nil
+	session *Session   // the current one; nil: none
+	begins  *beginning // what one is built from; nil: none is
 }
 
 // choose returns the devices that a message is for, and loads all that is needed

@@ -108,32 +108,30 @@ func (u *unit) encrypt(ctx context.Context, p Plaintext, to []string, bundles []
 			return nil, &RecipientError{jid, ErrOptedOut}
 		}
 	}
-	sealed, ready, first := u.serveAll(ctx, choices, bundles)
+	sealed, ready, first := u.serveContent(ctx, choices, bundles)
 	if refused := sealed.refusals(to); len(refused) > 0 {
 		return sealed, refused[0]
 	}
 	return sealed, u.sealFor(sealed, p, to, ready, first)
 }
 
-// serveAll finds or builds the sessions with all devices that can be served. The
-// first of them are those that no content was sent to before.
-func (u *unit) serveAll(ctx context.Context, choices []choice, bundles []*Bundle) (sealed *Sealed, ready []*Session, first []Peer) {
-	sealed = &Sealed{Devices: make([]DeviceResult, 0, len(choices))}
-	ready = make([]*Session, 0, len(choices))
-	fetched := byPeer(bundles)
+// serveContent finds or builds the sessions with all devices that can be served.
+// The first of them are those that no content was sent to before.
+func (u *unit) serveContent(ctx context.Context, choices []choice, bundles []*Bundle) (sealed *Sealed, ready []*Session, first []Peer) {
 	for i := range choices {
-		c := &choices[i]
-		if c.err == ErrStale {
+		if c := &choices[i]; c.err == ErrStale {
 			u.setStale(c.peer, true)
 		}
-		s, result := u.serve(ctx, c, fetched, true)
-		if result.Err == nil {
-			ready = append(ready, s)
+	}
+	sealed = &Sealed{Devices: u.serve(ctx, choices, bundles, true)}
+	ready = make([]*Session, 0, len(choices))
+	for i := range choices {
+		if c := &choices[i]; sealed.Devices[i].Err == nil {
+			ready = append(ready, c.session)
 			if !c.device.Sent {
 				first = append(first, c.peer)
 			}
 		}
-		sealed.Devices = append(sealed.Devices, result)
 	}
 	sealed.Events = u.events
 	return sealed, ready, first
@@ -183,91 +181,6 @@ func (s *Sealed) refusals(to []string) []*RecipientError {
 		}
 	}
 	return refused
-}
-
-// byPeer returns the bundles by their devices; the first of a device counts.
-func byPeer(bundles []*Bundle) map[Peer]*Bundle {
-	found := make(map[Peer]*Bundle, len(bundles))
-	for _, b := range bundles {
-		if b != nil && found[b.Peer()] == nil {
-			found[b.Peer()] = b
-		}
-	}
-	return found
-}
-
-// serve finds or builds the session with a device, if it may be served. Only
-// content needs trust: empty messages are exempt.
-func (u *unit) serve(ctx context.Context, c *choice, bundles map[Peer]*Bundle, content bool) (*Session, DeviceResult) {
-	result := DeviceResult{Peer: c.peer, Err: c.err}
-	if c.err != nil {
-		return nil, result
-	}
-	s, f := c.session, c.device.Fingerprint
-	var bundle *Bundle
-	if s == nil {
-		if bundle = bundles[c.peer]; bundle != nil {
-			var d Device
-			d, result.Err = u.check(ctx, bundle)
-			f = d.Fingerprint
-		} else if f.IsZero() {
-			result.Err = ErrNoBundle
-		}
-		if result.Err != nil {
-			return nil, result
-		}
-	}
-	result.Fingerprint = f
-	result.Trust = u.trust(c.peer.Address, f)
-	if content && !result.Trust.Sendable() {
-		result.Err = ErrUntrusted
-		return nil, result
-	}
-	switch {
-	case s != nil:
-	case bundle == nil:
-		result.Err = ErrNoBundle
-	default:
-		s, result.Err = u.start(bundle, f)
-	}
-	if s != nil {
-		result.Exchange = s.initiation == Active && !s.confirmed
-	}
-	return s, result
-}
-
-// check verifies a bundle and compares its identity key with the known one. A
-// different one is kept beside it, for an application to decide.
-func (u *unit) check(ctx context.Context, b *Bundle) (Device, error) {
-	known, _ := u.knows(b.Owner.JID).device(b.Peer())
-	f, err := b.verify(known)
-	if err != nil {
-		return Device{}, err
-	}
-	d, err := u.seen(ctx, b.Peer(), b.IdentityKey, f)
-	if errors.Is(err, ErrIdentityChanged) && d.Conflict != f {
-		d.Conflict = f
-		u.note(d)
-		u.event(IdentityChanged, d.Peer, f)
-	}
-	if err == nil && d.BundleFailures > 0 {
-		d.BundleFailures = 0
-		u.note(d)
-	}
-	return d, err
-}
-
-// start builds an active session from a verified bundle, with one of its pre
-// keys chosen at random, so that two devices rarely choose the same.
-func (u *unit) start(b *Bundle, f Fingerprint) (*Session, error) {
-	preKey := b.PreKeys[u.below(len(b.PreKeys))]
-	s, err := initiate(u.own(), b, f, preKey, u.id(), u.draw)
-	if err != nil {
-		return nil, err
-	}
-	u.event(SessionBuilt, s.peer, f)
-	u.install(s, false)
-	return s, nil
 }
 
 // below draws a number in 0 to n-1, uniform by rejection.

@@ -70,12 +70,13 @@ func (u *unit) sealKeys(message *Message, material []byte, ready []*Session) ([]
 		}
 		return nil
 	}
-	return next, inParallel(len(ready), seal)
+	return next, inParallel(len(ready), parallelFrom, seal)
 }
 
-// inParallel has f do the work from 0 to n, in several parts if there is much.
-func inParallel(n int, f func(from, to int) error) error {
-	parts := min(runtime.GOMAXPROCS(0), n/parallelFrom)
+// inParallel has f do the work from 0 to n, in several parts if each has so much
+// at least.
+func inParallel(n, least int, f func(from, to int) error) error {
+	parts := min(runtime.GOMAXPROCS(0), n/least)
 	if parts < 2 {
 		return f(0, n)
 	}

@@ -34,7 +34,7 @@ func (u *unit) encryptGroup(ctx context.Context, p Plaintext, members []string, 
 			choices[i].err = ErrOptedOut
 		}
 	}
-	sealed, ready, first := u.serveAll(ctx, choices, bundles)
+	sealed, ready, first := u.serveContent(ctx, choices, bundles)
 	sealed.Unserved = sealed.refusals(members)
 	unserved := make(map[string]bool, len(sealed.Unserved))
 	for _, refusal := range sealed.Unserved {
