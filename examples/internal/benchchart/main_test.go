@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/xml"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -35,23 +36,53 @@ func TestChart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	svg := r.chart()
+	if n := dots(t, r.chart()); n != 2+2 {
+		t.Errorf("%d dots", n)
+	}
+}
+
+// dots counts the circles of an SVG.
+func dots(t *testing.T, svg string) (n int) {
+	t.Helper()
 	d := xml.NewDecoder(strings.NewReader(svg))
-	dots := 0
 	for {
 		token, err := d.Token()
 		if err == io.EOF {
-			break
+			return n
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "circle" {
-			dots++
+			n++
 		}
 	}
-	if dots != 2+2 {
-		t.Errorf("%d dots", dots)
+}
+
+const growing = `BenchmarkDevices/devices=1-2 1000 12000 ns/op 12000 ns/device
+BenchmarkDevices/devices=10-2 100 50000 ns/op 5000 ns/device
+BenchmarkDevices/devices=10-2 100 70000 ns/op 7000 ns/device
+BenchmarkDevices/devices=10-2 100 60000 ns/op 6000 ns/device
+BenchmarkStart/sessions=1 20 7000000 ns/op 22000 B/account
+BenchmarkStart/sessions=100000-8 20 8000000 ns/op 22000 B/account
+`
+
+func TestGrowth(t *testing.T) {
+	g, err := readGrowth(strings.NewReader(growing))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]point{{{1, 12000}, {10, 6000}}, {{1, 7e6}, {100000, 8e6}}}
+	for i, c := range g {
+		if !slices.Equal(c.points, want[i]) {
+			t.Errorf("%s: %v", c.name, c.points)
+		}
+	}
+	if n := dots(t, g.chart()); n != 2+4 {
+		t.Errorf("%d dots", n)
+	}
+	if _, err := readGrowth(strings.NewReader(sample)); err == nil {
+		t.Error("an input without these benchmarks is accepted")
 	}
 }
 
