@@ -146,6 +146,19 @@ func TestRoom(t *testing.T) {
 		old.Join(t, h.jid, "Old")
 		young.Join(t, h.jid, "Young")
 		bot.awaitLog(t, `event="room ready" account=`+h.jid)
+		// The bot, which answers at once, chooses pre keys when those are replaced that the
+		// program has chosen: of two that choose the same, a device reads the first alone.
+		bot.stop(t)
+		greeting := texts("greeting", one, 1)[0]
+		owner.awaitOffers(t, []member{{account: legacyUser, device: old.Device}, {account: v2User, device: young.Device}}, func() {
+			_, err := owner.tell(t, h.jid, greeting)
+			ok(t, err)
+		})
+		old.AwaitBody(t, h.jid, greeting)
+		young.AwaitBody(t, h.jid, greeting)
+		owner.hears(t, h.jid, one.JID, greeting)
+		bot.start(t)
+		bot.awaitLog(t, `event="room ready" account=`+h.jid)
 
 		ours := texts("owner", one, 3)
 		for _, body := range ours {
@@ -154,6 +167,11 @@ func TestRoom(t *testing.T) {
 			for _, p := range []*lab.PythonClient{old, young} {
 				if e := p.AwaitBody(t, h.jid, body); e.Sender != one.JID && e.Sender != botUser.JID {
 					t.Errorf("%s: %q from %s", p.Account.JID, body, e.Sender)
+				}
+				// And from the bot: they have one session for each device, and would lose one
+				// of two that are begun at the same time.
+				if !lab.Until(deadline, func() bool { return count(p.Bodies(h.jid), body) == 2 }) {
+					t.Errorf("%s has not read the bot's %q", p.Account.JID, body)
 				}
 			}
 			owner.hearsFirst(t, h.jid, one.JID, body) // its own
@@ -185,7 +203,7 @@ func TestRoom(t *testing.T) {
 		for _, body := range slices.Concat(ours, said, back) {
 			repeated(body)
 		}
-		for _, m := range owner.Messages(h.jid) {
+		for _, m := range owner.Messages(h.jid)[1:] {
 			if own := m.Info != nil && m.Info.Account == one.JID; m.Info == nil || own != m.Info.Own || own != slices.Contains(ours, m.Body) && m.Info.Account != botUser.JID {
 				t.Errorf("%q: %+v", m.Body, m.Info)
 			}
@@ -198,13 +216,18 @@ func TestRoom(t *testing.T) {
 		}
 		old.AwaitBody(t, h.jid, before)
 		repeated(before)
+		bot.stop(t)
 		added := lab.Python(t, s, late, lab.PythonOptions{Versions: []string{lab.V2, lab.Legacy}})
 		h.affiliate("member", late)
 		added.Join(t, h.jid, "Late")
 		after := texts("after", one, 1)[0]
-		r, err := owner.tell(t, h.jid, after)
-		reaches(t, r, err, legacyUser, v2User, botUser, late)
-		added.AwaitBody(t, h.jid, after)
+		owner.awaitOffers(t, []member{{account: late, device: added.Device}}, func() {
+			r, err := owner.tell(t, h.jid, after)
+			reaches(t, r, err, legacyUser, v2User, botUser, late)
+			added.AwaitBody(t, h.jid, after)
+		})
+		bot.start(t)
+		bot.awaitLog(t, `event="room ready" account=`+h.jid)
 		if slices.Contains(added.Bodies(h.jid), before) {
 			t.Errorf("%s reads %q", late.JID, before)
 		}
@@ -212,7 +235,7 @@ func TestRoom(t *testing.T) {
 		// Whoever is banned gets no key any more.
 		h.affiliate("outcast", legacyUser)
 		banned := texts("banned", one, 1)[0]
-		r, err = owner.tell(t, h.jid, banned)
+		r, err := owner.tell(t, h.jid, banned)
 		reaches(t, r, err, v2User, botUser, late)
 		young.AwaitBody(t, h.jid, banned)
 		if slices.Contains(old.Bodies(h.jid), banned) {
@@ -233,7 +256,7 @@ func TestRoom(t *testing.T) {
 				t.Errorf("%s: %+v", p.Account.JID, bad)
 			}
 		}
-		secret(t, s, ours, said, back, []string{before, after, banned, rose, other})
+		secret(t, s, ours, said, back, []string{greeting, before, after, banned, rose, other})
 	})
 }
 
