@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/xmpptest"
@@ -55,6 +56,11 @@ func TestRoomNicks(t *testing.T) {
 			a.hears("two", hall+"/Rose", juliet, false)
 			b.hears("two", hall+"/Rose", juliet, true)
 			c.present(hall+"/Juliet", "", "") // the old nick of somebody else
+			// The history tells the time in milliseconds, and who had the nick is
+			// remembered from the moment on that it was seen.
+			b.flush()
+			seen := time.Now()
+			until(t, "it is seen before anything is said", func() bool { return time.Since(seen) > time.Millisecond })
 			c.speak(hall, "three")
 			a.hears("three", hall+"/Juliet", nurse, false)
 			b.hears("three", hall+"/Juliet", nurse, false)
