@@ -57,11 +57,7 @@ func newQueue(stanzas, bytes int, process func(*job)) *queue {
 // add puts a job at the end of its recipient's queue. It waits while the queue
 // is full, but lets one message in that is larger than all of it.
 func (q *queue) add(ctx context.Context, chat string, j *job) error {
-	defer context.AfterFunc(ctx, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.changed.Broadcast()
-	})()
+	defer q.wakeAfter(ctx)()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.stanzas > 0 && (q.stanzas >= q.maximum.stanzas || q.bytes+j.size > q.maximum.bytes) {
@@ -75,6 +71,15 @@ func (q *queue) add(ctx context.Context, chat string, j *job) error {
 	}
 	q.put(chat, j)
 	return nil
+}
+
+// wakeAfter has those who wait look again when ctx ends.
+func (q *queue) wakeAfter(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.changed.Broadcast()
+	})
 }
 
 // push is add for what must not wait.
@@ -112,11 +117,7 @@ func (q *queue) run(chat string) {
 
 // drain waits until the queue is empty, or ctx ends.
 func (q *queue) drain(ctx context.Context) {
-	defer context.AfterFunc(ctx, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.changed.Broadcast()
-	})()
+	defer q.wakeAfter(ctx)()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.stanzas > 0 && ctx.Err() == nil {
