@@ -49,19 +49,30 @@ func (l *link) present(presence *stanza.Element) (written func()) {
 	}
 }
 
-// mayCatchUp notes that our own device is in order. The first time, the position
-// in the archive is where it ends now: others write to the device from now on.
+// mayCatchUp notes that our own device is in order. If the archive has no position
+// yet, it is where it ends now: others write to the device from now on.
 func (l *link) mayCatchUp() {
 	if !l.m.config.CatchUp {
 		return
 	}
 	_, known, err := l.m.manager.Cursor(l.ctx, l.m.own.JID)
-	if err == nil && !known {
-		_, err = l.startHere(l.ctx, l.m.own.JID)
+	if err == nil && known {
+		l.begin() // before any presence: what comes with it waits its turn
+		return
 	}
-	if err != nil && !errors.Is(err, errNoArchive) {
-		l.trouble(fmt.Errorf("archive: %w", err)) // it is tried again
-	}
+	l.tasks.Go(func() {
+		if err == nil {
+			_, err = l.startHere(l.ctx, l.m.own.JID)
+		}
+		if err != nil && !errors.Is(err, errNoArchive) {
+			l.trouble(fmt.Errorf("archive: %w", err)) // it is tried again
+		}
+		l.begin()
+	})
+}
+
+// begin catches up as soon as the server delivers to us.
+func (l *link) begin() {
 	h := &l.hearing
 	h.mu.Lock()
 	defer h.mu.Unlock()

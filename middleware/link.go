@@ -132,7 +132,7 @@ func (l *link) open(ctx context.Context) error {
 			return err
 		}
 		close(l.ready)
-		l.tasks.Go(l.mayCatchUp)
+		l.mayCatchUp()
 		l.tasks.Go(l.work)
 		return nil
 	}
