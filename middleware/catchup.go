@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"example.org/omellium/omemo"
 )
 
 // catchUpIdle is how long a session lasts without a query of an archive until it
@@ -49,27 +51,31 @@ func (m *Middleware) CatchUp(ctx context.Context, on bool) error {
 // keep begins or ends to keep used pre keys. It does not end as long as somebody
 // catches up.
 func (m *Middleware) keep(ctx context.Context, on bool) error {
-	m.catchUp.change.Lock()
-	defer m.catchUp.change.Unlock()
-	m.catchUp.mu.Lock()
-	before := m.catchUp.active
-	busy := m.catchUp.explicit || m.catchUp.running > 0
-	m.catchUp.mu.Unlock()
+	ended, err := m.catchUp.keep(ctx, on, m.manager)
+	if ended {
+		m.emit(Event{Kind: CaughtUp}) // with nothing locked: the application may change it again
+	}
+	return err
+}
+
+func (c *catchUp) keep(ctx context.Context, on bool, core *omemo.Manager) (ended bool, err error) {
+	c.change.Lock()
+	defer c.change.Unlock()
+	c.mu.Lock()
+	before, busy := c.active, c.explicit || c.running > 0
+	c.mu.Unlock()
 	if busy && !on {
-		return nil
+		return false, nil
 	}
 	if before != on {
-		if err := m.manager.CatchUp(ctx, on); err != nil {
-			return err
+		if err := core.CatchUp(ctx, on); err != nil {
+			return false, err
 		}
 	}
-	m.catchUp.mu.Lock()
-	m.catchUp.active, m.catchUp.since = on, time.Now()
-	m.catchUp.mu.Unlock()
-	if before && !on {
-		m.emit(Event{Kind: CaughtUp})
-	}
-	return nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active, c.since = on, time.Now()
+	return before && !on, nil
 }
 
 // catchingUp reports whether empty messages have to wait, and ends to keep used

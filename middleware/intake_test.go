@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
@@ -178,5 +179,36 @@ func TestPreKeysAreKeptThroughout(t *testing.T) {
 	keep(false)
 	if err := <-begun; err != nil || !m.catchUp.active {
 		t.Errorf("used pre keys are deleted while an archive is caught up with: %v", err)
+	}
+}
+
+// TestCaughtUpMayCatchUpAgain: the application may answer the event.
+func TestCaughtUpMayCatchUpAgain(t *testing.T) {
+	m := unconnected(t, memstore.New(flooded)).m
+	told := make(chan error, 2)
+	m.config.OnEvent = func(e Event) {
+		if e.Kind == CaughtUp {
+			told <- m.CatchUp(t.Context(), true)
+		}
+	}
+	go func() {
+		err := m.CatchUp(t.Context(), true)
+		if err == nil {
+			err = m.CatchUp(t.Context(), false)
+		}
+		told <- err
+	}()
+	for range 2 {
+		select {
+		case err := <-told:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("it waits for itself")
+		}
+	}
+	if !m.catchUp.active {
+		t.Error("used pre keys are not kept")
 	}
 }
