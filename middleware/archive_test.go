@@ -78,7 +78,7 @@ func TestCatchUpByItself(t *testing.T) {
 		t.Run(v.String(), func(t *testing.T) {
 			srv := archiving(t)
 			b := load(t, juliet, catching(v))
-			b.attach(login(t, srv, juliet+"/x"), nil)
+			b.back(srv, juliet+"/x")
 			a := connected(t, srv, romeo, chat(v))
 			a.say(juliet, "before")
 			b.awaitText("before")
@@ -189,7 +189,7 @@ func TestCatchUpWhileLive(t *testing.T) {
 		t.Run(v.String(), func(t *testing.T) {
 			srv := archiving(t)
 			b := load(t, juliet, catching(v))
-			b.attach(login(t, srv, juliet+"/x"), nil)
+			b.back(srv, juliet+"/x")
 			a := connected(t, srv, romeo, chat(v))
 			a.say(juliet, "before")
 			b.awaitText("before")

@@ -32,7 +32,7 @@ func TestWhatCameBeforeThePresenceIsFetched(t *testing.T) {
 				c := catching(v)
 				c.Policy = middleware.Opportunistic
 				b := load(t, juliet, c)
-				b.attach(login(t, srv, juliet+"/x"), nil)
+				b.back(srv, juliet+"/x")
 				a := connected(t, srv, romeo, chat(v))
 				p := plain(t)
 				p.attach(login(t, srv, mercutio), nil)
