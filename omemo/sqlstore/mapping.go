@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 )
 
 // mapping is how rows of a type stand in their table. bindFields binds, and
@@ -21,24 +22,51 @@ type mapping[R any, K comparable] struct {
 // write inserts rows, or overwrites those that exist. Of two with one key, the
 // later counts.
 func (m *mapping[R, K]) write(w *writer, rows []R) error {
-	e := w.encoder(m.name, 0)
-	for piece := range m.cut(w, latest(rows, m.id)) {
-		if _, err := m.exec(w, e, "upsert", m.upsert, piece); err != nil {
+	for e, n := range m.encoded(w, latest(rows, m.id)) {
+		if _, err := m.exec(w, e, "upsert", m.upsert, n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// exec runs a statement that takes whole rows.
-func (m *mapping[R, K]) exec(w *writer, e *encoder, name string, statement func(n int) string, rows []R) (int64, error) {
+// encoded yields rows in pieces, as arguments of a statement and their number.
+// While the database works on a long one, the next is sealed.
+func (m *mapping[R, K]) encoded(w *writer, rows []R) iter.Seq2[*encoder, int] {
+	return func(yield func(*encoder, int) bool) {
+		list := slices.Collect(m.cut(w, rows))
+		e, next := w.encoder(m.name, 0), w.encoder(m.name, 0)
+		ready := false
+		for i, piece := range list {
+			if !ready {
+				m.encode(w, e, piece)
+			}
+			var ahead sync.WaitGroup
+			if ready = i+1 < len(list) && len(piece) == pieces[0] && w.store.sealer != nil; ready {
+				ahead.Go(func() { m.encode(w, next, list[i+1]) })
+			}
+			more := yield(e, len(piece))
+			ahead.Wait()
+			if !more {
+				return
+			}
+			e, next = next, e
+		}
+	}
+}
+
+// encode writes rows in the place of those that an encoder held.
+func (m *mapping[R, K]) encode(w *writer, e *encoder, rows []R) {
 	e.reset(len(rows) * (len(m.columns()) + 1))
 	for i := range rows {
 		e.begin(w.store.account)
 		m.bindKey(e, m.id(&rows[i]))
 		m.bindFields(e, &rows[i])
 	}
-	n := len(rows)
+}
+
+// exec runs a statement that takes n whole rows.
+func (m *mapping[R, K]) exec(w *writer, e *encoder, name string, statement func(n int) string, n int) (int64, error) {
 	if w.store.db.dialect.Arrays {
 		n, e.args = asArrays, m.arrays(e.args)
 	}

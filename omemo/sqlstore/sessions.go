@@ -116,12 +116,13 @@ func writeSessions(w *writer, rows []omemo.SessionRow) error {
 	if err := sessions.write(w, archived); err != nil {
 		return err
 	}
-	e := w.encoder(sessions.name, 0)
-	for piece := range sessions.cut(w, latest(current, sessions.id)) {
-		n, err := sessions.exec(w, e, "advance", advance, piece)
-		if err == nil && n != int64(len(piece)) {
-			err = sessions.write(w, piece)
+	current = latest(current, sessions.id)
+	for e, n := range sessions.encoded(w, current) {
+		moved, err := sessions.exec(w, e, "advance", advance, n)
+		if err == nil && moved != int64(n) {
+			err = sessions.write(w, current[:n])
 		}
+		current = current[n:]
 		if err != nil {
 			return err
 		}
