@@ -83,6 +83,13 @@ func (m *machine) disarm() (steps []kind, hit, dead bool) {
 	return m.steps, m.hit, m.dead
 }
 
+// died reports whether the program is dead.
+func (m *machine) died() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead
+}
+
 // offline reports whether the connection of a living program was broken.
 func (m *machine) offline() bool {
 	m.mu.Lock()
@@ -183,7 +190,13 @@ func call[T any](d *disk, k kind, below func() (T, error)) (T, error) {
 		return none, fmt.Errorf("%w: %w", err, omemo.ErrClosed)
 	}
 	if what == nil {
-		return below()
+		v, err := below()
+		if d.m.died() {
+			// Meanwhile: the power may have failed before this was on the drive, and
+			// nobody is left who hears of it.
+			return none, fmt.Errorf("%w: %w", errCrash, omemo.ErrClosed)
+		}
+		return v, err
 	}
 	if *what == after {
 		if _, err := below(); err != nil {
