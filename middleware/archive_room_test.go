@@ -194,30 +194,48 @@ func TestCatchUpOwnRoomMessageLater(t *testing.T) {
 			c.History = 0
 			ok(t, srv.AddRooms(roomsAt, c))
 			ok(t, srv.AddRoom(hall, c, map[string]string{romeo: "owner", juliet: "member"}))
-			store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "store.db"), romeo)
+			path := filepath.Join(t.TempDir(), "store.db")
+			store, err := sqlite.Open(t.Context(), path, romeo)
 			ok(t, err)
 			t.Cleanup(func() { store.Close() })
+			db, err := sql.Open("sqlite", path)
+			ok(t, err)
+			t.Cleanup(func() { db.Close() })
+			_, err = db.ExecContext(t.Context(), "CREATE TABLE heard (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+			ok(t, err)
+			// heard are the texts whose transactions were committed.
+			heard := func() (texts []string) {
+				rows, err := db.QueryContext(t.Context(), "SELECT text FROM heard ORDER BY id")
+				ok(t, err)
+				defer rows.Close()
+				for rows.Next() {
+					var text string
+					ok(t, rows.Scan(&text))
+					texts = append(texts, text)
+				}
+				ok(t, rows.Err())
+				return texts
+			}
 			var refuse atomic.Bool
 			var refused atomic.Int32
-			heard := make(chan string, 10)
 			config := catching(v)
 			config.Store = store
-			config.Receive = func(_ context.Context, _ *sql.Tx, d middleware.Delivery) error {
+			config.Receive = func(ctx context.Context, tx *sql.Tx, d middleware.Delivery) error {
 				if refuse.Load() {
 					refused.Add(1)
 					return errors.New("not now")
 				}
 				var m message
-				err := xml.Unmarshal(d.Stanza, &m)
-				heard <- m.Body
+				if err := xml.Unmarshal(d.Stanza, &m); err != nil {
+					return err
+				}
+				_, err := tx.ExecContext(ctx, "INSERT INTO heard (text) VALUES (?)", m.Body)
 				return err
 			}
 			connected(t, srv, juliet, chat(v)).join(hall, "Juliet")
 			a := connected(t, srv, romeo, config).join(hall, "Romeo")
 			a.speak(hall, "first")
-			if got := <-heard; got != "first" {
-				t.Fatalf("heard %q", got)
-			}
+			until(t, "the first is heard", func() bool { return slices.Equal(heard(), []string{"first"}) })
 			srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
 				if s.Direction == xmpptest.ToClient && strings.HasPrefix(s.Session, romeo) && strings.Contains(string(s.XML), "groupchat") {
 					return nil
@@ -243,8 +261,7 @@ func TestCatchUpOwnRoomMessageLater(t *testing.T) {
 			refuse.Store(false)
 			a.attach(login(t, srv, romeo), nil)
 			a.join(hall, "Romeo")
-			until(t, "both are heard", func() bool { return len(heard) > 1 })
-			got := []string{<-heard, <-heard}
+			until(t, "both are heard", func() bool { return len(heard()) > 2 })
 			a.flush()
 			a.leave(srv)
 			a.attach(login(t, srv, romeo), nil)
@@ -253,8 +270,8 @@ func TestCatchUpOwnRoomMessageLater(t *testing.T) {
 			if rows, err := a.om.Manager().Kept(t.Context(), omemo.Address{}); err != nil || len(rows) != 0 {
 				t.Errorf("journal %v, %v", rows, err)
 			}
-			if !slices.Equal(got, []string{"second", "third"}) || len(heard) > 0 {
-				t.Errorf("heard %q and %d more", got, len(heard))
+			if got := heard(); !slices.Equal(got, []string{"first", "second", "third"}) {
+				t.Errorf("heard %q", got)
 			}
 		})
 	}
