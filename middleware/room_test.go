@@ -206,6 +206,7 @@ func TestRoomAnonymousPrivate(t *testing.T) {
 	if _, err := b.om.Send(ctx, to(hall+"/Romeo"), text("canary")); !errors.Is(err, middleware.ErrOccupant) {
 		t.Errorf("to a hidden occupant: %v", err)
 	}
+	a.flush() // it has read who is there
 	if _, err := a.om.Send(ctx, to(hall+"/Juliet"), text("to you alone")); err != nil {
 		t.Errorf("to an occupant that is shown: %v", err)
 	}
