@@ -19,10 +19,11 @@ const flooded = "juliet@example.net"
 // unconnected returns a link without a connection.
 func unconnected(t *testing.T, store omemo.Store) *link {
 	t.Helper()
-	m, err := New(t.Context(), Config{Store: store, CatchUp: true, OnEvent: func(e Event) { t.Log(e.Kind, e.Err) }})
+	m, err := New(t.Context(), Config{Store: store, CatchUp: true})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { m.Close() })
 	l := &link{m: m, full: m.account, marked: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	l.life, l.endLife = context.WithCancel(t.Context())
 	l.ctx, l.cancel = context.WithCancel(l.life)
