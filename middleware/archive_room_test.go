@@ -128,6 +128,9 @@ func TestCatchUpRooms(t *testing.T) {
 					}
 				}
 				for _, e := range b.all() {
+					if errors.Is(e.Err, omemo.ErrFenced) {
+						break // it was killed: it reads nothing of the store any more
+					}
 					switch e.Kind {
 					case middleware.Undecryptable, middleware.Refused, middleware.UnknownOccupant, middleware.PlaintextReceived:
 						t.Errorf("%v %v", e.Kind, e.Err)
