@@ -61,6 +61,9 @@ func (b *batch) read(ctx context.Context, r *result) error {
 		l.refused(r.message, err)
 		return nil
 	}
+	if a.lost {
+		return errLost
+	}
 	class := classify(a.message, attribute(a.message, "from") == l.m.account.Domainpart())
 	inRoom := b.in.archive != l.m.own.JID
 	switch {

@@ -81,14 +81,15 @@ func (r *rooms) note(bare, nick, account string, now time.Time) {
 }
 
 // past returns who had a nick at some time, as far as it was seen; if it was not
-// seen then, who had it first. That is a hint, not a proof: see verify.
-func (r *rooms) past(bare, nick string, at time.Time) (account string) {
+// seen then, who had it first. That is a hint, not a proof: see verify. read is
+// false if the store could not be read.
+func (r *rooms) past(bare, nick string, at time.Time) (account string, read bool) {
 	r.open(bare)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := r.rolls[bare]
 	if known == nil {
-		return ""
+		return "", false
 	}
 	for i, row := range known.nicks[nick] {
 		if i > 0 && row.Since.After(at) {
@@ -96,7 +97,7 @@ func (r *rooms) past(bare, nick string, at time.Time) (account string) {
 		}
 		account = row.Account
 	}
-	return account
+	return account, true
 }
 
 // isRoom reports whether an address is that of a room, joined or remembered.
@@ -174,7 +175,9 @@ func (r *rooms) behind(a *arrival, j jid.JID) string {
 	case a.live:
 		return r.occupant(bare, nick)
 	}
-	return r.past(bare, nick, a.sent)
+	account, read := r.past(bare, nick, a.sent)
+	a.lost = a.lost || !read
+	return account
 }
 
 // inquire keeps a message of the past that came with an unknown key until the
