@@ -165,9 +165,8 @@ func (in *intake) fetchMissed() bool {
 // release deals with what was held, and ends to hold. skip names what the archive
 // has brought, and err is why it could not be read to the end. If the wire has
 // ended, the archive will bring the rest, in order; what no archive brings is
-// committed all the same. final: the archive is not to be
-// asked again, but for what could not be held meanwhile, which the position never
-// passes.
+// committed all the same. final: the archive is not to be asked again, but for
+// what could not be held meanwhile, which the position never passes.
 func (in *intake) release(ctx context.Context, l *link, skip map[string]bool, following bool, err error) (final, missed bool) {
 	ended := errors.Is(err, ErrOffline)
 	for {
