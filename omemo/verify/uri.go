@@ -76,6 +76,11 @@ func ParseURI(s string) (URI, error) {
 	if err != nil || u.Account.Localpart() == "" || u.Account.Resourcepart() != "" {
 		return URI{}, fmt.Errorf("%w: address", ErrURI)
 	}
+	// A domain such as "example.net.." is not read again as what it is read as: it
+	// loses one dot each time. Nothing has such an address.
+	if again, err := jid.Parse(u.Account.String()); err != nil || !again.Equal(u.Account) {
+		return URI{}, fmt.Errorf("%w: address", ErrURI)
+	}
 	pairs := strings.Split(query, ";")
 	if pairs[0] == "trust-message" {
 		err = u.trustMessage(pairs[1:])

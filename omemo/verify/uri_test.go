@@ -91,6 +91,7 @@ func TestURIsThatAreRefused(t *testing.T) {
 		"", "xmpp:", "xmpp", "romeo@example.net?" + pair, "https://example.net/?" + pair, "xmpp://romeo@example.net?" + pair,
 		"xmpp:romeo@example.net", "xmpp:romeo@example.net?", "xmpp:romeo@example.net?message", "xmpp:example.net?" + pair,
 		"xmpp:romeo@example.net/desk?" + pair, "xmpp:@example.net?" + pair, "xmpp:romeo%zz@example.net?" + pair,
+		"xmpp:romeo@example.net..?" + pair,
 		"xmpp:romeo@example.net?" + pair + "#x", "xmpp:romeo@example.net?" + pair + ";" + pair,
 		"xmpp:romeo@example.net?" + pair + ";omemo-sid-1=" + second, "xmpp:romeo@example.net?omemo-sid-0=" + first,
 		"xmpp:romeo@example.net?omemo-sid-01=" + first, "xmpp:romeo@example.net?omemo-sid-+1=" + first, "xmpp:romeo@example.net?omemo-sid-=" + first,
@@ -114,6 +115,7 @@ func FuzzURI(f *testing.F) {
 	f.Add("xmpp:romeo@example.net?omemo-sid-1=" + first + ";omemo-sid-2=" + second)
 	f.Add("xmpp:a%3Bb@example.net?message;omemo-sid-1=" + first)
 	f.Add("xmpp:romeo@example.net?trust-message;encryption=urn:xmpp:omemo:2;trust=" + first)
+	f.Add("xmpp:romeo@example.net..?omemo-sid-1=" + first)
 	f.Fuzz(func(t *testing.T, s string) {
 		u, err := verify.ParseURI(s)
 		if err != nil || u.Devices[0].ID == 0 {
