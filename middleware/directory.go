@@ -108,6 +108,17 @@ func (d *directory) doubt(k listKey) {
 	delete(d.fresh, k)
 }
 
+// changed has a list asked for before it is used again, and once more if it is
+// being asked for: it may be another by now.
+func (d *directory) changed(k listKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.makeRoom()
+	d.events++
+	d.news[k] = d.events
+	delete(d.fresh, k)
+}
+
 // postpone has a list that could not be had asked for again only after a while,
 // so that not every message waits for a server that does not answer.
 func (d *directory) postpone(k listKey) {

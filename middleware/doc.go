@@ -32,7 +32,8 @@
 // class.go decides what a stanza is; outgoing.go, incoming.go, arrival.go and
 // undecryptable.go are the two ways, rewrite.go the forms a message has on them;
 // ask.go asks about undecided devices, decide.go and trustmessage.go decide
-// about keys and tell others; directory.go keeps device lists; setup.go,
+// about keys and tell others; directory.go keeps device lists, resources.go says
+// when one may have changed unheard; setup.go,
 // advert.go, ownlist.go, withdraw.go, reannounce.go, overlap.go and unheard.go
 // bring our own device in order and keep it so, life.go, prune.go, optout.go and
 // catchup.go are what an application may do with it and others; worker.go does

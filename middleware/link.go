@@ -48,6 +48,7 @@ type link struct {
 	siblings  siblings
 	roster    roster
 	rooms     rooms
+	resources resources
 	ahead     ahead
 	answers   buckets
 	// publishing says which bundles could not be published; it is the worker's.
@@ -255,6 +256,7 @@ func (l *link) incomingOther(e *stanza.Element) {
 	}
 	if e.Name.Local == "presence" {
 		l.rooms.presence(e)
+		l.presenceOf(e)
 	}
 	l.pass(e)
 }

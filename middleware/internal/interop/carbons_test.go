@@ -78,12 +78,16 @@ func TestCarbonsOfTwoDevices(t *testing.T) {
 		devices[0].awaitSibling(t, devices[1])
 		devices[1].awaitSibling(t, devices[0])
 		peer := python{lab.Python(t, s, user, lab.PythonOptions{Versions: versions})}
-		for _, d := range devices {
-			d.AwaitDevice(t, peer.PythonClient, versions)
-		}
 
 		said := [][]string{texts("first", one, 5), texts("second", one, 5)}
-		for n := range 5 {
+		for i, d := range devices { // one after the other: see acquaint
+			devices[0].awaitOffers(t, []member{{account: user, device: peer.Device}}, func() {
+				d.AwaitDevice(t, peer.PythonClient, versions)
+				d.Send(t, user.JID, said[i][0])
+				peer.AwaitBody(t, one.JID, said[i][0])
+			})
+		}
+		for n := 1; n < len(said[0]); n++ {
 			for i, d := range devices {
 				d.Send(t, user.JID, said[i][n])
 				peer.AwaitBody(t, one.JID, said[i][n])

@@ -225,11 +225,15 @@ func (p *program) AwaitEvent(t testing.TB, what string, match func(middleware.Ev
 	}
 }
 
-// AwaitDevice waits until the program has a client's device on the lists of all
-// its versions.
+// AwaitDevice waits until the program knows a client's device in all its versions
+// when it is about to send. An event need not have told it: ejabberd may tell
+// nobody of a list that changes while its client comes online.
 func (p *program) AwaitDevice(t testing.TB, of *lab.PythonClient, versions []string) {
 	t.Helper()
 	if !lab.Until(deadline, func() bool {
+		if err := p.om.Prepare(t.Context(), jid.MustParse(of.Account.JID)); err != nil {
+			t.Fatal(err)
+		}
 		_, devices, err := p.om.Manager().Account(t.Context(), of.Account.JID)
 		listed := 0
 		for _, d := range devices {
