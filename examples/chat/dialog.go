@@ -119,7 +119,12 @@ func (d *dialog) undecided() (all []int) {
 func (m *model) dialogKey(k tea.KeyMsg) tea.Cmd {
 	d := m.dialog
 	switch name := k.String(); {
-	case name == "esc" || name == "enter":
+	case name == "esc": // nothing is decided
+		m.dialog = nil
+		if d.answer != nil {
+			d.answer <- nil
+		}
+	case name == "enter":
 		m.dialog = nil
 		if d.answer != nil {
 			d.answer <- d.changed

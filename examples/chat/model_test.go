@@ -69,29 +69,34 @@ func TestNotices(t *testing.T) {
 	}
 }
 
+// asks puts a question about the first keys that n names, for a chat.
+func asks(m *model, chat string, n int) <-chan []omemo.Decision {
+	answer := make(chan []omemo.Decision, 1)
+	q := middleware.TrustQuestion{Chat: jid.MustParse(chat)}
+	for i := range n {
+		q.Devices = append(q.Devices, middleware.UndecidedDevice{Peer: omemo.Peer{Address: omemo.Address{JID: chat}}, Fingerprint: omemo.Fingerprint{byte(i + 1)}})
+	}
+	m.Update(questionMsg{q, answer})
+	return answer
+}
+
+func press(m *model, keys ...string) {
+	special := map[string]tea.KeyType{"down": tea.KeyDown, "enter": tea.KeyEnter, "esc": tea.KeyEsc}
+	for _, k := range keys {
+		msg := tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)}
+		if kind, ok := special[k]; ok {
+			msg = tea.KeyMsg{Type: kind}
+		}
+		m.Update(msg)
+	}
+}
+
 // TestTheQuestionIsAnsweredInBulk: what was decided, and nothing else, is the
 // answer.
 func TestTheQuestionIsAnsweredInBulk(t *testing.T) {
 	m := shown(t)
-	answer := make(chan []omemo.Decision, 1)
-	q := middleware.TrustQuestion{Chat: jid.MustParse(romeo)}
-	for i := range 3 {
-		q.Devices = append(q.Devices, middleware.UndecidedDevice{Fingerprint: omemo.Fingerprint{byte(i + 1)}})
-	}
-	m.Update(questionMsg{q, answer})
-	press := func(keys ...string) {
-		for _, k := range keys {
-			msg := tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)}
-			switch k {
-			case "down":
-				msg = tea.KeyMsg{Type: tea.KeyDown}
-			case "enter":
-				msg = tea.KeyMsg{Type: tea.KeyEnter}
-			}
-			m.Update(msg)
-		}
-	}
-	press("down", "v", "d", "B", "enter")
+	answer := asks(m, romeo, 3)
+	press(m, "down", "v", "d", "B", "enter")
 	got := <-answer
 	want := map[omemo.Fingerprint]omemo.Trust{{1}: omemo.TrustedBlindly, {2}: omemo.Distrusted, {3}: omemo.TrustedBlindly}
 	if len(got) != len(want) || slices.ContainsFunc(got, func(d omemo.Decision) bool { return want[d.Fingerprint] != d.Trust }) {
@@ -99,6 +104,25 @@ func TestTheQuestionIsAnsweredInBulk(t *testing.T) {
 	}
 	if m.dialog != nil {
 		t.Error("the dialog is still there")
+	}
+}
+
+func TestEscDecidesNothing(t *testing.T) {
+	m := shown(t)
+	answer := asks(m, romeo, 2)
+	press(m, "v", "D", "esc")
+	select {
+	case got := <-answer:
+		if len(got) != 0 {
+			t.Errorf("%+v", got)
+		}
+	default:
+		t.Error("the message still waits")
+	}
+	m.Update(keysMsg{&dialog{keys: []keyRow{{}}}})
+	press(m, "v")
+	if _, cmd := m.Update(tea.KeyMsg{Type: tea.KeyEsc}); cmd != nil || m.dialog != nil {
+		t.Error("something is decided, or the dialog is still there")
 	}
 }
 

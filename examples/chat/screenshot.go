@@ -17,6 +17,7 @@ import (
 
 // screenshot draws an example of the screen: the picture in README.
 func screenshot() string {
+	defer lipgloss.SetColorProfile(lipgloss.ColorProfile())
 	lipgloss.SetColorProfile(termenv.TrueColor)
 	m := newModel(context.Background(), &client{addr: jid.MustParse("juliet@capulet.example")})
 	m.status, m.width, m.height, m.busy, m.done, m.total = "online", 110, 22, true, 340, 500

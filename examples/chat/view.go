@@ -119,7 +119,7 @@ func fingerprint(f omemo.Fingerprint) string {
 func (d *dialog) view(width, height int) string {
 	var b strings.Builder
 	b.WriteString(strong.Render(d.title) + "\n")
-	b.WriteString(faint.Render("↑↓ choose · v verified · b trust blindly · d distrust · V, B, D all undecided · Enter done") + "\n\n")
+	b.WriteString(faint.Render("↑↓ choose · v verified · b trust blindly · d distrust · V, B, D all undecided · Enter decides · Esc does not") + "\n\n")
 	for i, k := range d.keys {
 		at := "  "
 		if i == d.at {
