@@ -54,6 +54,7 @@ type (
 		question middleware.TrustQuestion
 		answer   chan<- []omemo.Decision
 	}
+	withdrawnMsg struct{ answer chan<- []omemo.Decision }
 )
 
 // incoming is a message that a handler gets, or one that was sent.
@@ -183,6 +184,7 @@ func (c *client) ask(ctx context.Context, q middleware.TrustQuestion) ([]omemo.D
 	case decisions := <-answer:
 		return decisions, nil
 	case <-ctx.Done():
+		c.show(withdrawnMsg{answer})
 		return nil, ctx.Err()
 	}
 }

@@ -30,6 +30,23 @@ type keyRow struct {
 
 type keysMsg struct{ dialog *dialog }
 
+// next opens the dialog that waits longest when none is open. It waits for the end
+// of what is being typed: keys that are meant for a message must not decide.
+func (m *model) next() {
+	if m.dialog == nil && len(m.waiting) > 0 && len(m.input) == 0 {
+		m.dialog, m.waiting = m.waiting[0], m.waiting[1:]
+	}
+}
+
+// withdraw closes the dialog of a question that no message waits for any more.
+func (m *model) withdraw(answer chan<- []omemo.Decision) {
+	if m.dialog != nil && m.dialog.answer == answer {
+		m.dialog = nil
+		m.note("", "the message does not wait any more: nothing was decided")
+	}
+	m.waiting = slices.DeleteFunc(m.waiting, func(d *dialog) bool { return d.answer == answer })
+}
+
 // ask is the dialog about the undecided devices of a message.
 func ask(q questionMsg) *dialog {
 	d := &dialog{title: fmt.Sprintf("Nobody has decided about these devices, and they would not get the message to %s.", q.question.Chat), answer: q.answer}

@@ -47,6 +47,7 @@ type model struct {
 	done, total   int // of catching up; total 0: it is not known
 	busy          bool
 	dialog        *dialog
+	waiting       []*dialog // until the one that is open is done
 }
 
 func newModel(ctx context.Context, c *client) *model {
@@ -108,6 +109,7 @@ func (m *model) note(name, format string, args ...any) {
 
 // Update implements tea.Model.
 func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	defer m.next()
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
@@ -124,9 +126,15 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case eventMsg:
 		m.event(middleware.Event(msg))
 	case questionMsg:
-		m.dialog = ask(msg)
+		m.waiting = append(m.waiting, ask(msg))
+	case withdrawnMsg:
+		m.withdraw(msg.answer)
 	case keysMsg:
-		m.dialog = msg.dialog
+		if m.dialog != nil { // its question must be answered
+			m.waiting = append(m.waiting, msg.dialog)
+		} else {
+			m.dialog = msg.dialog
+		}
 	case tea.KeyMsg:
 		return m, m.key(msg)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -123,6 +124,78 @@ func TestEscDecidesNothing(t *testing.T) {
 	press(m, "v")
 	if _, cmd := m.Update(tea.KeyMsg{Type: tea.KeyEsc}); cmd != nil || m.dialog != nil {
 		t.Error("something is decided, or the dialog is still there")
+	}
+}
+
+// TestQuestionsWaitForEachOther: each message that waits for an answer gets its
+// own, whatever else is open.
+func TestQuestionsWaitForEachOther(t *testing.T) {
+	m := shown(t)
+	m.Update(keysMsg{&dialog{title: "Keys"}})
+	first, second := asks(m, romeo, 1), asks(m, "nurse@capulet.example", 1)
+	m.Update(keysMsg{&dialog{title: "Keys"}})
+	if s := m.View(); !strings.Contains(s, "3 more to decide") {
+		t.Errorf("the head does not say it:\n%s", s)
+	}
+	press(m, "esc", "v", "enter", "d", "enter", "esc")
+	for _, q := range []struct {
+		answer <-chan []omemo.Decision
+		want   omemo.Decision
+	}{
+		{first, omemo.Decision{JID: romeo, Fingerprint: omemo.Fingerprint{1}, Trust: omemo.Verified}},
+		{second, omemo.Decision{JID: "nurse@capulet.example", Fingerprint: omemo.Fingerprint{1}, Trust: omemo.Distrusted}},
+	} {
+		select {
+		case got := <-q.answer:
+			if len(got) != 1 || got[0] != q.want {
+				t.Errorf("%+v, want %+v", got, q.want)
+			}
+		default:
+			t.Errorf("no answer about %s: its message waits for ever", q.want.JID)
+		}
+	}
+	if m.dialog != nil || len(m.waiting) > 0 {
+		t.Error("a dialog is left")
+	}
+}
+
+// TestTypingDoesNotDecide: a question that comes in the middle of a line opens
+// when the line has ended.
+func TestTypingDoesNotDecide(t *testing.T) {
+	m := shown(t)
+	press(m, "w")
+	answer := asks(m, romeo, 1)
+	press(m, "V", "v", "enter")
+	if m.dialog == nil || len(m.dialog.changed) != 0 {
+		t.Fatalf("%+v", m.dialog)
+	}
+	press(m, "d", "enter")
+	if got := <-answer; len(got) != 1 || got[0].Trust != omemo.Distrusted {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestAQuestionIsWithdrawn: when the message does not wait any more, nobody is
+// made to believe that an answer counts.
+func TestAQuestionIsWithdrawn(t *testing.T) {
+	m := shown(t)
+	asks(m, "nurse@capulet.example", 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	m.client.show = func(msg tea.Msg) {
+		m.Update(msg)
+		cancel() // when the question has come
+	}
+	if _, err := m.client.ask(ctx, middleware.TrustQuestion{Chat: jid.MustParse(romeo)}); err == nil {
+		t.Error("an answer")
+	}
+	if len(m.waiting) != 0 || m.dialog == nil || strings.Contains(m.dialog.title, romeo) {
+		t.Errorf("%+v, %d waiting", m.dialog, len(m.waiting))
+	}
+	press(m, "esc")
+	asks(m, romeo, 1)
+	m.Update(withdrawnMsg{m.dialog.answer})
+	if m.dialog != nil {
+		t.Error("it is still open")
 	}
 }
 

@@ -63,6 +63,9 @@ func (m *model) head() string {
 	case m.busy:
 		s += fmt.Sprintf(" · catching up, %d so far", m.done)
 	}
+	if n := len(m.waiting); n > 0 {
+		s += fmt.Sprintf(" · %d more to decide", n)
+	}
 	return s
 }
 
