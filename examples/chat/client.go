@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -123,19 +124,19 @@ func (c *client) connect(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- session.Serve(xmpp.HandlerFunc(c.handle)) }()
-	c.mu.Lock()
-	c.session = session
-	rooms := c.rooms
-	c.mu.Unlock()
-	if err := c.begin(limited, session, rooms); err != nil {
+	if err := c.begin(limited, session); err != nil {
 		return err
 	}
 	c.show(statusMsg("online"))
 	return <-served
 }
 
-// begin does what clients do first.
-func (c *client) begin(ctx context.Context, session *xmpp.Session, rooms map[string]jid.JID) error {
+// begin does what clients do first with a session that is served.
+func (c *client) begin(ctx context.Context, session *xmpp.Session) error {
+	c.mu.Lock()
+	c.session = session
+	rooms := maps.Clone(c.rooms) // the person may join others meanwhile
+	c.mu.Unlock()
 	if err := carbons.Enable(ctx, session); err != nil {
 		c.show(noteMsg{text: "no carbons: " + err.Error()})
 	}
