@@ -77,9 +77,9 @@ func (a *asked) note(chat string, devices []omemo.DeviceResult) {
 }
 
 // asking returns encrypt with the question about undecided devices before the
-// commit.
+// commit. After the answer, complete fetches what those need that are trusted now.
 func (l *link) asking(
-	ctx context.Context, chat jid.JID, id string, encrypt func(omemo.Render) (*omemo.Sealed, error),
+	ctx context.Context, chat jid.JID, id string, encrypt func(omemo.Render) (*omemo.Sealed, error), complete func() error,
 ) func(omemo.Render) (*omemo.Sealed, error) {
 	name := chat.String()
 	return func(render omemo.Render) (*omemo.Sealed, error) {
@@ -100,6 +100,9 @@ func (l *link) asking(
 			l.asked.note(name, undecided)
 			if l.m.config.AskTrust != nil {
 				if err := l.ask(ctx, chat, undecided); err != nil {
+					return sealed, err
+				}
+				if err := complete(); err != nil {
 					return sealed, err
 				}
 				continue

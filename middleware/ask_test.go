@@ -156,3 +156,63 @@ func TestNobodyIsAsked(t *testing.T) {
 		t.Errorf("told %d times", n)
 	}
 }
+
+// verifyIn answers questions about one chat, and dismisses the others.
+func verifyIn(chat string) func(middleware.TrustQuestion) ([]omemo.Decision, error) {
+	return func(q middleware.TrustQuestion) ([]omemo.Decision, error) {
+		if q.Chat.String() != chat {
+			return nil, nil
+		}
+		return decide(omemo.Verified)(q)
+	}
+}
+
+// TestVerifiedAfterTheQuestionWasDismissed: a key is known, and nobody wanted the
+// bundle of its device; whoever verifies it for a message has it served with that
+// message.
+func TestVerifiedAfterTheQuestionWasDismissed(t *testing.T) {
+	for _, v := range omemo.Versions() {
+		t.Run("in an earlier session/"+v.String(), func(t *testing.T) {
+			srv := network(t, romeo, juliet)
+			b := connected(t, srv, juliet, chat(v))
+			a := &asker{answer: verifyIn("")}
+			c := chat(v)
+			c.Trust, c.AskTrust = omemo.Manual, a.ask
+			p := load(t, romeo, c).attach(login(t, srv, romeo+"/x"), nil)
+			if _, err := p.om.Send(t.Context(), to(juliet), text("dismissed")); !errors.Is(err, omemo.ErrUntrusted) {
+				t.Fatal(err)
+			}
+			p.leave(srv)
+			a.mu.Lock()
+			a.answer = verifyIn(juliet)
+			a.mu.Unlock()
+			p.attach(login(t, srv, romeo+"/x"), nil)
+			result, err := p.om.Send(t.Context(), to(juliet), text("verified"))
+			if err != nil || len(result.Devices) != 1 || result.Devices[0].Err != nil {
+				t.Fatalf("%v, %+v", err, result)
+			}
+			b.awaitText("verified")
+			if n := len(a.asked()); n != 2 {
+				t.Errorf("%d questions", n)
+			}
+		})
+		t.Run("in another chat/"+v.String(), func(t *testing.T) {
+			srv := building(t, fit)
+			b := connected(t, srv, juliet, chat(v)).join(hall, "Juliet")
+			n := connected(t, srv, nurse, chat(v)).join(hall, "Nurse")
+			a := &asker{answer: verifyIn(hall)}
+			c := chat(v)
+			c.Trust, c.AskTrust = omemo.Manual, a.ask
+			p := connected(t, srv, romeo, c).join(hall, "Romeo")
+			if _, err := p.om.Send(t.Context(), to(juliet), text("dismissed")); !errors.Is(err, omemo.ErrUntrusted) {
+				t.Fatal(err)
+			}
+			result := p.speak(hall, "verified")
+			if got := served(result); !slices.Equal(got, []string{juliet, nurse}) || len(result.Unserved) != 0 {
+				t.Errorf("reaches %v, not %v", got, unserved(result))
+			}
+			b.awaitText("verified")
+			n.awaitText("verified")
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.org/omellium/omemo"
@@ -175,20 +176,42 @@ func (l *link) seal(ctx context.Context, e *stanza.Element, bare jid.JID, kind c
 	if kind == signalling {
 		draft.plaintext.Legacy = nil
 	}
-	bundles, err := l.prepare(ctx, draft.plaintext, bare.String())
+	to := []string{bare.String()}
+	bundles, err := l.prepare(ctx, draft.plaintext, to[0])
 	if err != nil {
 		return nil, err
 	}
-	return l.sealWith(ctx, draft, kind, result, bundles, func(r omemo.Render) (*omemo.Sealed, error) {
-		return l.m.manager.Encrypt(ctx, draft.plaintext, []string{bare.String()}, r, bundles...)
+	return l.sealWith(ctx, draft, kind, result, &supply{to, bundles}, func(r omemo.Render, bundles ...*omemo.Bundle) (*omemo.Sealed, error) {
+		return l.m.manager.Encrypt(ctx, draft.plaintext, to, r, bundles...)
 	})
+}
+
+// supply is what was fetched to seal a message for accounts.
+type supply struct {
+	accounts []string // bare JIDs, beside our own
+	bundles  []*omemo.Bundle
+}
+
+// complete fetches the bundles that are wanted besides: those of devices whose keys
+// were known, and not trusted when the others were fetched.
+func (l *link) complete(ctx context.Context, draft *draft, s *supply) error {
+	missing, err := l.m.manager.Missing(ctx, draft.plaintext, s.accounts)
+	if err != nil {
+		return err
+	}
+	missing = slices.DeleteFunc(missing, func(p omemo.Peer) bool {
+		return slices.ContainsFunc(s.bundles, func(b *omemo.Bundle) bool { return b.Peer() == p })
+	})
+	more, err := l.bundlesOfMany(ctx, draft.to, missing)
+	s.bundles = append(s.bundles, more...)
+	return err
 }
 
 // sealWith has a message encrypted and committed, in smaller steps if it is too
 // large.
 func (l *link) sealWith(
-	ctx context.Context, draft *draft, kind class, result *Result, bundles []*omemo.Bundle,
-	encrypt func(omemo.Render) (*omemo.Sealed, error),
+	ctx context.Context, draft *draft, kind class, result *Result, s *supply,
+	encrypt func(omemo.Render, ...*omemo.Bundle) (*omemo.Sealed, error),
 ) ([]omemo.OutboxRow, error) {
 	chat, err := parseBare(draft.to)
 	if err != nil {
@@ -196,16 +219,17 @@ func (l *link) sealWith(
 	}
 	split := l.m.config.SplitStanzas != nil && l.m.config.SplitStanzas(chat)
 	render := func(s *omemo.Sealed) ([]omemo.Outgoing, error) { return l.m.assemble(draft, s, split) }
+	seal := func(r omemo.Render) (*omemo.Sealed, error) { return encrypt(r, s.bundles...) }
 	if kind != signalling {
-		encrypt = l.asking(ctx, chat, draft.id, encrypt)
+		seal = l.asking(ctx, chat, draft.id, seal, func() error { return l.complete(ctx, draft, s) })
 	}
-	sealed, err := encrypt(render)
+	sealed, err := seal(render)
 	var size *sizeError
 	if errors.As(err, &size) && size.least <= l.m.config.MaxStanza {
-		if err := l.openFirst(ctx, sealed.Devices, bundles); err != nil {
+		if err := l.openFirst(ctx, sealed.Devices, s.bundles); err != nil {
 			return nil, err
 		}
-		sealed, err = encrypt(render)
+		sealed, err = seal(render)
 	}
 	if sealed != nil {
 		result.Devices = sealed.Devices
@@ -216,7 +240,7 @@ func (l *link) sealWith(
 		l.m.emit(Event{Kind: NotSent, Account: draft.to, ID: draft.id})
 		return nil, nil
 	case errors.Is(err, omemo.ErrIdentityChanged), errors.Is(err, omemo.ErrUntrusted):
-		l.compareAll(ctx, bundles)
+		l.compareAll(ctx, s.bundles)
 		return nil, err
 	case err != nil:
 		return nil, err

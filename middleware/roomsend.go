@@ -66,7 +66,7 @@ func (l *link) sealRoomOnce(ctx context.Context, e *stanza.Element, bare jid.JID
 		result.Unserved = missed
 		return nil, missed[0]
 	}
-	return l.sealWith(ctx, draft, kind, result, bundles, func(render omemo.Render) (*omemo.Sealed, error) {
+	return l.sealWith(ctx, draft, kind, result, &supply{reached, bundles}, func(render omemo.Render, bundles ...*omemo.Bundle) (*omemo.Sealed, error) {
 		return l.m.manager.EncryptGroup(ctx, draft.plaintext, reached, l.forRoom(known, missed, result, render), bundles...)
 	})
 }
@@ -122,6 +122,13 @@ func (l *link) prepareRoom(ctx context.Context, p omemo.Plaintext, bare string, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	bundles, err = l.bundlesOfMany(ctx, bare, missing)
+	return reached, missed, bundles, err
+}
+
+// bundlesOfMany asks for bundles, those of each account within the time for one
+// recipient. chat is what they are for.
+func (l *link) bundlesOfMany(ctx context.Context, chat string, missing []omemo.Peer) ([]*omemo.Bundle, error) {
 	byAccount := make(map[string][]omemo.Peer)
 	var accounts []string
 	for _, peer := range missing {
@@ -132,8 +139,8 @@ func (l *link) prepareRoom(ctx context.Context, p omemo.Plaintext, bare string, 
 	}
 	found := make([][]*omemo.Bundle, len(accounts))
 	errs := make([]error, len(accounts))
-	l.each(bare, len(accounts), func(i int) { found[i], errs[i] = l.bundles(ctx, byAccount[accounts[i]]) })
-	return reached, missed, slices.Concat(found...), errors.Join(errs...)
+	l.each(chat, len(accounts), func(i int) { found[i], errs[i] = l.bundles(ctx, byAccount[accounts[i]]) })
+	return slices.Concat(found...), errors.Join(errs...)
 }
 
 // each does something for each of n members, many at once, and tells how far it
