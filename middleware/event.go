@@ -53,7 +53,7 @@ const (
 	OptOutRefused      // a contact wants to go on in plain text, and does not get it: Account, Device
 
 	// About rooms.
-	RoomReady        // the members of a room are known: Account (the room), Total
+	RoomReady        // the members of a room are known: Account (the room), Total; see Middleware.RoomMembers
 	RoomUnfit        // a room that cannot be written to: Account (the room), Err
 	RecipientAdded   // messages to a room are for this account, too, from now on: Account, Room
 	RecipientRemoved // not any more: Account, Room

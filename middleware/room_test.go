@@ -129,6 +129,9 @@ func TestRoom(t *testing.T) {
 			if _, err := b.try(hall, "canary four"); !errors.Is(err, middleware.ErrNotJoined) {
 				t.Errorf("after it was left: %v", err)
 			}
+			if members, err := b.om.RoomMembers(t.Context(), jid.MustParse(hall)); !errors.Is(err, middleware.ErrNotJoined) {
+				t.Errorf("after it was left: members %v, %v", members, err)
+			}
 			for _, s := range srv.Wire() {
 				if x := string(s.XML); strings.Contains(x, "<encrypted") && strings.Contains(x, "groupchat") &&
 					(strings.Contains(x, tybalt) || strings.Contains(x, paris)) {
@@ -170,6 +173,9 @@ func TestRoomFeatures(t *testing.T) {
 				for _, p := range []*program{a, b} {
 					if _, err := p.try(hall, "canary"); !errors.Is(err, tc.want) || !errors.Is(err, middleware.ErrRoomUnsupported) {
 						t.Errorf("got %v, want %v", err, tc.want)
+					}
+					if members, err := p.om.RoomMembers(t.Context(), jid.MustParse(hall)); !errors.Is(err, tc.want) {
+						t.Errorf("members %v, %v, want %v", members, err, tc.want)
 					}
 				}
 			}
@@ -244,6 +250,11 @@ func TestRoomMembers(t *testing.T) {
 			} {
 				step.change()
 				a.flush() // our program has read what the room has said
+				members, err := a.om.RoomMembers(t.Context(), jid.MustParse(hall+"/Romeo"))
+				if ok(t, err); !slices.Equal(members, step.want) {
+					t.Errorf("step %d: members %v, want %v", i, members, step.want)
+				}
+				slices.Reverse(members) // they are the program's own
 				body := "canary " + string(rune('a'+i))
 				if got := served(a.speak(hall, body)); !slices.Equal(got, step.want) {
 					t.Errorf("step %d reaches %v, want %v", i, got, step.want)
