@@ -9,8 +9,12 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 	"mellium.im/xmpp"
 	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
 
+	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/xmpptest"
+	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/memstore"
 )
 
 func ok(t *testing.T, err error) {
@@ -79,5 +83,55 @@ func TestJoiningMeetsAReconnect(t *testing.T) {
 			return s.Direction == xmpptest.FromClient && bytes.Contains(s.XML, []byte(room(i).String()))
 		})
 		ok(t, err)
+	}
+}
+
+// TestKeysOfARoom: the keys dialog of a room shows the devices of all members,
+// those that were there before us among them.
+func TestKeysOfARoom(t *testing.T) {
+	const nurse, hall = "nurse@capulet.example", "hall@rooms.capulet.example"
+	fit := xmpptest.RoomConfig{MembersOnly: true, NonAnonymous: true}
+	srv, err := xmpptest.NewServer()
+	ok(t, err)
+	t.Cleanup(func() { srv.Close() })
+	ok(t, srv.AddRooms("rooms.capulet.example", fit))
+	connect := func(account string, config middleware.Config) (*middleware.Middleware, *xmpp.Session) {
+		ok(t, srv.AddAccount(account, "secret"))
+		config.Store = memstore.New(account)
+		om, err := middleware.New(t.Context(), config)
+		ok(t, err)
+		t.Cleanup(func() { om.Close() })
+		session, err := srv.Client(t.Context(), account, "secret")
+		ok(t, err)
+		session, err = om.Wrap(t.Context(), session)
+		ok(t, err)
+		serve(t, session, nil)
+		ok(t, session.Send(t.Context(), stanza.Presence{}.Wrap(nil)))
+		return om, session
+	}
+	want := []string{nurse, romeo}
+	fingerprints := make(map[string]omemo.Fingerprint)
+	for _, account := range want {
+		om, _ := connect(account, middleware.Config{})
+		fingerprints[account], err = om.Manager().Fingerprint(t.Context())
+		ok(t, err)
+	}
+	c := &client{addr: jid.MustParse(juliet), show: func(tea.Msg) {}}
+	c.om, c.session = connect(juliet, middleware.Config{})
+	ok(t, srv.AddRoom(hall, fit, map[string]string{juliet: "owner", romeo: "member", nurse: "member"}))
+	ok(t, c.join(t.Context(), jid.MustParse(hall+"/juliet")))
+	m := newModel(t.Context(), c)
+	if _, err := c.send(t.Context(), jid.MustParse(hall), true, "hello", ""); err != nil {
+		t.Fatal(err)
+	}
+	m.chat(hall).room = true
+	m.Update(m.showKeys(false)())
+	if m.dialog == nil || len(m.dialog.keys) != len(want) {
+		t.Fatalf("%+v", m.dialog)
+	}
+	for i, account := range want {
+		if k := m.dialog.keys[i]; k.JID != account || k.Fingerprint != fingerprints[account] || k.Trust != omemo.TrustedBlindly {
+			t.Errorf("%+v, want a key of %s", k, account)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	tea "github.com/charmbracelet/bubbletea"
+	"mellium.im/xmpp/jid"
 
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/verify"
@@ -58,17 +59,13 @@ func ask(q questionMsg) *dialog {
 
 // showKeys opens the dialog with the keys of the chat in front, or with our own.
 func (m *model) showKeys(own bool) tea.Cmd {
-	accounts := []string{m.own}
 	c := m.current()
-	switch {
-	case own || c == nil:
-	case c.room:
-		accounts = c.members
-	default:
-		accounts = []string{c.name}
+	name, room := m.own, false
+	if !own && c != nil {
+		name, room = c.name, c.room
 	}
 	return func() tea.Msg {
-		d, err := m.client.keys(m.ctx, accounts)
+		d, err := m.client.keys(m.ctx, name, room)
 		if err == nil && own {
 			err = d.addCode(m.ctx, m.client)
 		}
@@ -79,9 +76,19 @@ func (m *model) showKeys(own bool) tea.Cmd {
 	}
 }
 
-// keys lists the keys of all active devices of accounts.
-func (c *client) keys(ctx context.Context, accounts []string) (*dialog, error) {
-	d := &dialog{title: "Keys"}
+// keys lists the keys of all active devices of an account, or of the members of a
+// room.
+func (c *client) keys(ctx context.Context, name string, room bool) (*dialog, error) {
+	d, accounts := &dialog{title: "Keys of " + name}, []string{name}
+	if room {
+		j, err := jid.Parse(name)
+		if err != nil {
+			return nil, err
+		}
+		if accounts, err = c.om.RoomMembers(ctx, j); err != nil {
+			return nil, err
+		}
+	}
 	for _, account := range accounts {
 		_, devices, err := c.om.Manager().Account(ctx, account)
 		if err != nil {

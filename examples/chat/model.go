@@ -27,11 +27,10 @@ type line struct {
 
 // chat is a conversation with a contact or in a room.
 type chat struct {
-	name    string
-	room    bool
-	members []string // of a room
-	lines   []line
-	unread  int
+	name   string
+	room   bool
+	lines  []line
+	unread int
 }
 
 // model is the screen.
@@ -186,9 +185,9 @@ func (m *model) event(e middleware.Event) {
 	case middleware.RoomUnfit:
 		m.note(e.Account, "cannot be written to: %v", e.Err)
 	case middleware.RecipientAdded:
-		if c := m.chat(e.Room); !slices.Contains(c.members, e.Account) {
-			c.members = append(c.members, e.Account)
-		}
+		m.note(e.Room, "%s is written to from now on", e.Account)
+	case middleware.RecipientRemoved:
+		m.note(e.Room, "%s is not written to any more", e.Account)
 	case middleware.Progress:
 		m.done, m.total, m.busy = e.Done, e.Total, true
 	case middleware.CaughtUp:

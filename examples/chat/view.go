@@ -130,6 +130,9 @@ func (d *dialog) view(width, height int) string {
 		}
 		fmt.Fprintf(&b, "%s%s device %d %s· %s\n    %s\n", at, name(k.JID), k.device, k.label, strong.Render(k.Trust.String()), fingerprint(k.Fingerprint))
 	}
+	if len(d.keys) == 0 && d.code == "" {
+		b.WriteString("No keys are known yet: they come with the first message.\n")
+	}
 	if d.code != "" {
 		b.WriteString(d.uri + "\n" + d.code)
 	}
