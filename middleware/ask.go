@@ -36,7 +36,8 @@ var ErrAnswer = errors.New("middleware: decision about a key that was not asked 
 // errAsk keeps a message from being committed until somebody has decided.
 var errAsk = errors.New("middleware: devices are undecided")
 
-// asked are the keys that were asked about, or told of, in this session.
+// asked are the keys that were asked about, with an answer, or told of, in this
+// session.
 type asked struct {
 	mu   sync.Mutex
 	keys map[askedKey]bool
@@ -97,16 +98,17 @@ func (l *link) asking(
 			if len(undecided) == 0 {
 				return sealed, err
 			}
-			l.asked.note(name, undecided)
 			if l.m.config.AskTrust != nil {
 				if err := l.ask(ctx, chat, undecided); err != nil {
-					return sealed, err
+					return sealed, err // the next message asks again
 				}
+				l.asked.note(name, undecided)
 				if err := complete(); err != nil {
 					return sealed, err
 				}
 				continue
 			}
+			l.asked.note(name, undecided)
 			l.m.emit(Event{Kind: UndecidedDevices, Account: name, ID: id, Result: &Result{ID: id, Devices: undecided}})
 			return sealed, err
 		}

@@ -86,19 +86,20 @@ func TestUndecidedDevicesAreAskedAboutTogether(t *testing.T) {
 func TestAnswersThatKeepAMessageBack(t *testing.T) {
 	no := errors.New("not now")
 	for name, row := range map[string]struct {
-		answer func(middleware.TrustQuestion) ([]omemo.Decision, error)
-		want   error
+		answer    func(middleware.TrustQuestion) ([]omemo.Decision, error)
+		want      error
+		questions int // about two messages
 	}{
-		"fails":      {func(middleware.TrustQuestion) ([]omemo.Decision, error) { return nil, no }, no},
-		"nothing":    {func(middleware.TrustQuestion) ([]omemo.Decision, error) { return nil, nil }, omemo.ErrUntrusted},
-		"undecided":  {decide(omemo.Undecided), omemo.ErrUntrusted},
-		"distrusted": {decide(omemo.Distrusted), omemo.ErrUntrusted},
+		"fails":      {func(middleware.TrustQuestion) ([]omemo.Decision, error) { return nil, no }, no, 2},
+		"nothing":    {func(middleware.TrustQuestion) ([]omemo.Decision, error) { return nil, nil }, omemo.ErrUntrusted, 1},
+		"undecided":  {decide(omemo.Undecided), omemo.ErrUntrusted, 1},
+		"distrusted": {decide(omemo.Distrusted), omemo.ErrUntrusted, 1},
 		"another key": {func(q middleware.TrustQuestion) ([]omemo.Decision, error) {
 			return []omemo.Decision{{JID: q.Devices[0].Peer.JID, Fingerprint: omemo.Fingerprint{1}, Trust: omemo.Verified}}, nil
-		}, middleware.ErrAnswer},
+		}, middleware.ErrAnswer, 2},
 		"another account": {func(q middleware.TrustQuestion) ([]omemo.Decision, error) {
 			return []omemo.Decision{{JID: "juliet@example.net", Fingerprint: q.Devices[0].Fingerprint, Trust: omemo.Verified}}, nil
-		}, middleware.ErrAnswer},
+		}, middleware.ErrAnswer, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := network(t, "romeo@example.net", "juliet@example.net")
@@ -108,12 +109,12 @@ func TestAnswersThatKeepAMessageBack(t *testing.T) {
 			c.Trust, c.AskTrust = omemo.Manual, a.ask
 			p := start(t, srv, "juliet@example.net", c)
 			for range 2 {
-				if _, err := p.om.Send(t.Context(), to("romeo@example.net"), text("canary")); !errors.Is(err, row.want) && !errors.Is(err, omemo.ErrUntrusted) {
+				if _, err := p.om.Send(t.Context(), to("romeo@example.net"), text("canary")); !errors.Is(err, row.want) {
 					t.Errorf("%v", err)
 				}
 			}
-			if n := len(a.asked()); n != 1 {
-				t.Errorf("%d questions", n)
+			if n := len(a.asked()); n != row.questions {
+				t.Errorf("%d questions, want %d", n, row.questions)
 			}
 			for _, s := range srv.Wire() {
 				if fromTo("juliet@example.net", "<message")(s) {
@@ -213,6 +214,56 @@ func TestVerifiedAfterTheQuestionWasDismissed(t *testing.T) {
 			}
 			b.awaitText("verified")
 			n.awaitText("verified")
+		})
+	}
+}
+
+// TestQuestionsWithoutAnAnswerAreAskedAgain: the message that asked is not sent, and
+// the next one does not leave without the devices in question.
+func TestQuestionsWithoutAnAnswerAreAskedAgain(t *testing.T) {
+	closed := errors.New("the window was closed")
+	for name, row := range map[string]struct {
+		fail func(ctx context.Context, gaveUp func()) error
+		want error
+	}{
+		"an error": {func(context.Context, func()) error { return closed }, closed},
+		"the sender has gone": {func(ctx context.Context, gaveUp func()) error {
+			gaveUp()
+			<-ctx.Done()
+			return ctx.Err()
+		}, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := network(t, romeo, juliet)
+			first, _ := second(t, srv, juliet+"/1", chat(omemo.V2))
+			second(t, srv, juliet+"/2", chat(omemo.V2))
+			ctx, gaveUp := context.WithCancel(t.Context())
+			defer gaveUp()
+			a := &asker{answer: decide(omemo.Verified)}
+			asked := false // by one message after the other
+			c := chat(omemo.V2)
+			c.Trust = omemo.Manual
+			c.AskTrust = func(ctx context.Context, q middleware.TrustQuestion) ([]omemo.Decision, error) {
+				if !asked {
+					asked = true
+					return nil, row.fail(ctx, gaveUp)
+				}
+				return a.ask(ctx, q)
+			}
+			p := connected(t, srv, romeo, c)
+			ok(t, p.om.Manager().SetTrust(t.Context(), juliet, fingerprintOf(t, first), omemo.Verified))
+			if _, err := p.om.Send(ctx, to(juliet), text("unanswered")); !errors.Is(err, row.want) {
+				t.Fatal(err)
+			}
+			for _, body := range []string{"answered", "not asked again"} {
+				result, err := p.om.Send(t.Context(), to(juliet), text(body))
+				if err != nil || slices.ContainsFunc(result.Devices, func(d omemo.DeviceResult) bool { return d.Err != nil }) {
+					t.Fatalf("%v, %+v", err, result)
+				}
+			}
+			if n := len(a.asked()); n != 1 {
+				t.Errorf("%d further questions", n)
+			}
 		})
 	}
 }

@@ -57,10 +57,12 @@ type Config struct {
 	// AskTrust, if it is set, is asked about the devices that would not get a
 	// message because nobody has decided about their keys: about all of them at
 	// once, before anything leaves. What it decides is recorded; devices that it
-	// says nothing about stay undecided and get nothing. If it fails, the message is
-	// not sent. It is asked once about a key in a chat, in one session. Other
-	// messages to the chat wait for it, messages to others do not; it must not send
-	// anything itself. By default nobody is asked: UndecidedDevices tells.
+	// says nothing about stay undecided and get nothing. Once it has answered, it is
+	// not asked about the same keys in the chat again, in one session. If it fails, or
+	// the context has ended before the answer is recorded, the message is not sent,
+	// and the next one asks again. Other messages to the chat wait for it, messages to
+	// others do not; it must not send anything itself. By default nobody is asked:
+	// UndecidedDevices tells.
 	AskTrust func(ctx context.Context, q TrustQuestion) ([]omemo.Decision, error)
 
 	// AutomaticTrust tells own and contacts' devices whose keys are verified what
