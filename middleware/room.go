@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -115,12 +116,22 @@ func (r *rooms) outgoing(e *stanza.Element) {
 		m.asked = to.Resourcepart()
 	case m != nil:
 		m.anew = true
+		r.forget(m)
 	case m == nil && len(r.joined) < maxRooms:
 		r.joined[bare] = &room{
 			bare: bare, asked: to.Resourcepart(), occupants: make(map[string]occupant),
 			entered: make(chan struct{}), gone: make(chan struct{}), turn: make(chan struct{}, 1),
 		}
 	}
+}
+
+// forget has a room say anew what everybody is to it: one that had lost us has not
+// shown who was banned. Who had which nick is kept, until the room shows another.
+func (r *rooms) forget(m *room) {
+	for nick, o := range m.occupants {
+		m.occupants[nick] = occupant{account: o.account}
+	}
+	r.doubt(m)
 }
 
 // presence takes note of who comes, goes and changes in a room.
@@ -177,7 +188,7 @@ func (r *rooms) catchUp(m *room) {
 func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 	var o occupant
 	if item := x.Child(nsRoomUser, "item"); item != nil {
-		o = occupant{bareOf(attribute(item, "jid")), attribute(item, "affiliation")}
+		o = occupant{account: bareOf(attribute(item, "jid")), affiliation: attribute(item, "affiliation")}
 	}
 	own := r.l.m.own.JID
 	if hasStatus(x, statusSelf) && (o.account == "" || o.account == own) {
@@ -199,12 +210,25 @@ func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 			}
 		}
 	}
-	if _, known := m.occupants[nick]; !known && len(m.occupants) >= maxOccupants {
+	before, known := m.occupants[nick]
+	if !known && len(m.occupants) >= maxOccupants {
 		return
 	}
 	m.occupants[nick] = o
 	r.note(m.bare, nick, o.account, time.Now())
-	if o.account != "" && o.account != own && m.known != nil && m.known.has(o.account) != isMember(o.affiliation) {
+	// A room may show members that it does not list (Prosody: the admins of the
+	// service). Each presence of theirs is not news.
+	if o != before || !isMember(o.affiliation) {
+		r.shown(m, o.account, o.affiliation)
+	}
+}
+
+// shown has the members asked for again if an affiliation is not what is known.
+func (r *rooms) shown(m *room, account, affiliation string) {
+	if account == "" || account == r.l.m.own.JID {
+		return
+	}
+	if m.known != nil && m.known.has(account) != isMember(affiliation) {
 		r.doubt(m)
 	}
 }
@@ -212,14 +236,14 @@ func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 func (r *rooms) absent(m *room, nick string, x *stanza.Element) {
 	gone := m.occupants[nick]
 	delete(m.occupants, nick)
-	var next, affiliation string
+	var next, account, affiliation string
 	if item := x.Child(nsRoomUser, "item"); item != nil {
-		next, affiliation = attribute(item, "nick"), attribute(item, "affiliation")
+		next, account, affiliation = attribute(item, "nick"), bareOf(attribute(item, "jid")), attribute(item, "affiliation")
 	}
 	switch {
 	case nick != m.nick:
-		if gone.account != "" && m.known != nil && m.known.has(gone.account) && !isMember(affiliation) {
-			r.doubt(m)
+		if !isMember(affiliation) {
+			r.shown(m, cmp.Or(account, gone.account), affiliation)
 		}
 	case hasStatus(x, statusNewNick) && next != "":
 		if j, err := jid.New("x", "x", next); err == nil { // prepared as addresses are

@@ -115,13 +115,15 @@ func (r *rooms) members(ctx context.Context, bare string) (*membership, error) {
 			return before, nil
 		}
 		known, err := r.ask(ctx, m)
+		r.mu.Lock()
+		if err == nil {
+			known.of, known.changes, known.at = m, changes, time.Now()
+			m.known = known
+		}
+		r.mu.Unlock()
 		if err != nil {
 			return nil, fmt.Errorf("middleware: members of a room: %w", err)
 		}
-		known.of, known.changes, known.at = m, changes, time.Now()
-		r.mu.Lock()
-		m.known = known
-		r.mu.Unlock()
 		r.report(bare, before, known)
 	}
 }
@@ -190,24 +192,27 @@ func (r *rooms) ask(ctx context.Context, m *room) (*membership, error) {
 	case !features[featureMembersOnly]:
 		return &membership{unfit: ErrRoomOpen}, nil
 	}
-	var lists [3][]string
-	var failures [3]error
+	affiliations := [...]string{"owner", "admin", "member"}
+	var lists [len(affiliations)][]string
+	var failures [len(affiliations)]error
 	var wg sync.WaitGroup
-	for i, affiliation := range []string{"owner", "admin", "member"} {
+	for i, affiliation := range affiliations {
 		wg.Go(func() { lists[i], failures[i] = r.list(ctx, m.bare, affiliation) })
 	}
 	wg.Wait()
-	if err := errors.Join(failures[:]...); err != nil {
-		return nil, err
-	}
-	members := slices.Concat(lists[:]...)
-	r.mu.Lock()
-	for _, o := range m.occupants {
-		if o.account != "" && isMember(o.affiliation) {
-			members = append(members, o.account)
+	var members []string
+	for i, affiliation := range affiliations {
+		switch err := failures[i]; {
+		case err == errForbidden && affiliation != "member":
+			// Some rooms tell who their owners and admins are only to those: who of
+			// them is there is known from presence. Nothing is added to a list that
+			// could be had: of presence, some may have been lost.
+			members = append(members, r.there(m, affiliation)...)
+		case err != nil:
+			return nil, fmt.Errorf("list of %ss: %w", affiliation, err)
 		}
+		members = append(members, lists[i]...)
 	}
-	r.mu.Unlock()
 	slices.Sort(members)
 	members = slices.Compact(members)
 	members = slices.DeleteFunc(members, func(account string) bool { return account == r.l.m.own.JID })
@@ -217,16 +222,24 @@ func (r *rooms) ask(ctx context.Context, m *room) (*membership, error) {
 	return &membership{members: members}, nil
 }
 
-// list asks for the accounts with an affiliation. Some rooms tell who their owners
-// and admins are only to those: who of them is there is known from presence.
+// there returns the accounts in a room that it has shown with an affiliation.
+func (r *rooms) there(m *room, affiliation string) (accounts []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range m.occupants {
+		if o.account != "" && o.affiliation == affiliation {
+			accounts = append(accounts, o.account)
+		}
+	}
+	return accounts
+}
+
+// list asks for the accounts with an affiliation.
 func (r *rooms) list(ctx context.Context, bare, affiliation string) ([]string, error) {
 	item := stanza.NewElement(nsRoomAdmin, "item").SetAttribute("affiliation", affiliation)
 	reply, err := r.request(ctx, bare, stanza.NewElement(nsRoomAdmin, "query", item))
-	if err == errForbidden && affiliation != "member" {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, fmt.Errorf("list of %ss: %w", affiliation, err)
+		return nil, err
 	}
 	var accounts []string
 	if query := reply.Child(nsRoomAdmin, "query"); query != nil {
