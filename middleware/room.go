@@ -55,6 +55,7 @@ type room struct {
 	turn      chan struct{}       // holds one token: the right to ask for its members
 	changes   uint64              // rises with each sign that what was asked for is outdated
 	known     *membership         // what was asked for last, or nil
+	heard     map[string]string   // affiliations shown by account while it is asked, or nil
 	asking    bool                // refresh is at it
 	anew      bool                // the application joins once more: the room may have lost us
 }
@@ -223,10 +224,17 @@ func (r *rooms) present(m *room, nick string, x *stanza.Element) {
 	}
 }
 
-// shown has the members asked for again if an affiliation is not what is known.
+// shown has the members asked for again if an affiliation is not what is known, or
+// not what is just being asked for.
 func (r *rooms) shown(m *room, account, affiliation string) {
 	if account == "" || account == r.l.m.own.JID {
 		return
+	}
+	switch {
+	case m.heard != nil && len(m.heard) < maxOccupants:
+		m.heard[account] = affiliation
+	case m.heard != nil:
+		r.doubt(m)
 	}
 	if m.known != nil && m.known.has(account) != isMember(affiliation) {
 		r.doubt(m)

@@ -49,6 +49,17 @@ func (k *membership) current(m *room, age time.Duration) bool {
 	return k != nil && k.changes == m.changes && time.Since(k.at) <= age
 }
 
+// overtaken reports whether the room has shown, while it was asked, that an
+// affiliation is another: an answer that came before that is outdated.
+func (k *membership) overtaken(heard map[string]string) bool {
+	for account, affiliation := range heard {
+		if k.unfit == nil && k.has(account) != isMember(affiliation) {
+			return true
+		}
+	}
+	return false
+}
+
 // hold reports whether nothing is known to have changed in a room since its
 // members were asked for.
 func (r *rooms) hold(k *membership) bool {
@@ -102,6 +113,9 @@ func (r *rooms) members(ctx context.Context, bare string) (*membership, error) {
 		r.mu.Lock()
 		before, changes := m.known, m.changes
 		current := before.current(m, r.l.m.config.ListAge)
+		if !current {
+			m.heard = make(map[string]string)
+		}
 		r.mu.Unlock()
 		select {
 		case <-m.gone:
@@ -116,9 +130,14 @@ func (r *rooms) members(ctx context.Context, bare string) (*membership, error) {
 		}
 		known, err := r.ask(ctx, m)
 		r.mu.Lock()
+		heard := m.heard
+		m.heard = nil
 		if err == nil {
 			known.of, known.changes, known.at = m, changes, time.Now()
 			m.known = known
+			if known.overtaken(heard) {
+				r.doubt(m)
+			}
 		}
 		r.mu.Unlock()
 		if err != nil {

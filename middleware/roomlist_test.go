@@ -6,8 +6,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 )
@@ -100,6 +102,65 @@ func TestRoomBanUnseen(t *testing.T) {
 	a.flush()
 	if got := served(a.speak(hall, "canary")); slices.Contains(got, nurse) {
 		t.Errorf("reaches %v", got)
+	}
+}
+
+// Whoever is banned after the list of members was answered and before all lists
+// are gets no key: neither when the room is asked first, nor later.
+func TestRoomBanWhileAsked(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		t.Run(map[bool]string{true: "first", false: "later"}[first], func(t *testing.T) {
+			srv := building(t, fit)
+			connected(t, srv, juliet, chat(omemo.V2)).join(hall, "Juliet")
+			connected(t, srv, nurse, chat(omemo.V2)).join(hall, "Nurse")
+			a := connected(t, srv, romeo, chat(omemo.V2))
+			banned := nurse
+			if !first {
+				banned = paris
+				a.join(hall, "Romeo")
+				srv.SetFilter(deaf(romeo)) // he learns of it when paris comes
+				ok(t, srv.Affiliate(hall, paris, "member"))
+				a.flush()
+			}
+			var mu sync.Mutex
+			var id, session string
+			answered := false
+			srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
+				x := string(s.XML)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case !strings.HasPrefix(s.Session, romeo) || !strings.Contains(x, nsRoom+"#admin"):
+				case s.Direction == xmpptest.FromClient && strings.Contains(x, `"owner"`) && id == "":
+					id, session = idOf.FindStringSubmatch(x)[1], s.Session
+					return nil // it is answered below
+				case s.Direction == xmpptest.ToClient && strings.Contains(x, banned):
+					answered = true
+				}
+				return [][]byte{s.XML}
+			})
+			if first {
+				a.present(hall+"/Romeo", "", entering)
+			} else {
+				connected(t, srv, paris, chat(omemo.V2)).present(hall+"/Paris", "", entering)
+			}
+			until(t, "the list of members", func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return answered && id != ""
+			})
+			a.flush()
+			ok(t, srv.Affiliate(hall, banned, "outcast"))
+			a.flush()
+			ok(t, srv.Inject(romeo, `<iq xmlns="jabber:client" type="result" from="`+hall+`" to="`+session+`" id="`+id+`"><query xmlns="`+nsRoom+`#admin"><item affiliation="owner" jid="`+romeo+`"/></query></iq>`))
+			until(t, "it is known", func() bool { return a.count(middleware.RoomReady) > 0 })
+			for range 3 {
+				if got := served(a.speak(hall, "canary")); slices.Contains(got, banned) || !slices.Contains(got, juliet) {
+					t.Errorf("reaches %v", got)
+				}
+			}
+			noLeak(t, srv, "canary")
+		})
 	}
 }
 
