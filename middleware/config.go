@@ -69,8 +69,9 @@ type Config struct {
 	// Decide has decided, and does what such devices say about keys (automatic trust
 	// management, XEP-0450): one comparison of fingerprints then serves all devices
 	// of an account. Whoever holds one verified device of an account can have
-	// further ones trusted in its name. It takes omemo:2. Without it, trust messages
-	// go to the application as other content does.
+	// further ones trusted in its name, but for keys that Trust distrusts, such as
+	// those that are not on an omemo.AllowList. It takes omemo:2. Without it, trust
+	// messages go to the application as other content does.
 	AutomaticTrust bool
 
 	// MinTrust is what the key of a sender must be worth for its messages to be

@@ -224,7 +224,8 @@ func (u *unit) endpoints(jid string, key Fingerprint) []Peer {
 func (u *unit) verified(jid string, but Fingerprint) []Statement {
 	var all []Statement
 	for key, t := range u.knows(jid).trust {
-		if t.Trust != Verified || key == but || key == Fingerprint(u.own().identity.Montgomery()) {
+		if t.Trust != Verified || key == but || key == Fingerprint(u.own().identity.Montgomery()) ||
+			u.trust(u.holder(jid, key).Address, key) != Verified {
 			continue
 		}
 		if id, ok := u.keyID(jid, key); ok {

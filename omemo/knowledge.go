@@ -168,7 +168,10 @@ func (u *unit) noteRecord(record TrustRecord) {
 func (u *unit) trust(a Address, f Fingerprint) Trust {
 	k := u.knows(a.JID)
 	recorded, decided := k.trust[f]
-	if decided && recorded.Trust != TrustedBlindly {
+	switch {
+	case recorded.Trust == Verified && !recorded.By.IsZero() && u.bars(a, f):
+		return Distrusted
+	case decided && recorded.Trust != TrustedBlindly:
 		return recorded.Trust
 	}
 	q := TrustQuery{JID: a.JID, Device: a.Device, Fingerprint: f, Own: a.JID == u.own().jid, Blind: decided, AnyVerified: k.verified}
@@ -177,6 +180,12 @@ func (u *unit) trust(a Address, f Fingerprint) Trust {
 		u.noteTrust(a.JID, f, t)
 	}
 	return t
+}
+
+// bars reports whether the policy distrusts a key whatever is known about its
+// account: then no trust message makes it trusted.
+func (u *unit) bars(a Address, f Fingerprint) bool {
+	return u.options.Policy(TrustQuery{JID: a.JID, Device: a.Device, Fingerprint: f, Own: a.JID == u.own().jid}) == Distrusted
 }
 
 // seen makes sure that a device and its identity key are known, and returns it.

@@ -55,7 +55,8 @@ func ManualOwn(others TrustPolicy) TrustPolicy {
 // fingerprints is served on these keys alone, which are as good as verified; one
 // without, on any key, trusted blindly. All other keys are distrusted: nothing is
 // sent to them, and what they send is refused. What is taken off the list is no
-// longer trusted.
+// longer trusted. Trust messages add nothing to the list; a person's decision about
+// a key (Manager.SetTrust) comes before it.
 func AllowList(allowed map[string][]Fingerprint) TrustPolicy {
 	kept := make(map[string][]Fingerprint, len(allowed))
 	for jid, keys := range maps.All(allowed) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -132,6 +133,88 @@ func TestWhatIsTakenOffTheListIsNotTrusted(t *testing.T) {
 	if _, err := a.trySend(both("two"), bob); !errors.Is(err, omemo.ErrUntrusted) {
 		t.Errorf("sent to an account that was taken off: %v", err)
 	}
+}
+
+// TestTrustMessagesAddNothingToTheList: whoever says so, a key that is not on the
+// list is not served, and what its device says about others is not heeded.
+func TestTrustMessagesAddNothingToTheList(t *testing.T) {
+	w := newWorld(t)
+	own, listed, other, third := w.join(alice, omemo.Options{}), w.join(bob, omemo.Options{}), w.join(bob, omemo.Options{}), w.join(bob, omemo.Options{})
+	stranger := w.join(carol, omemo.Options{})
+	us := w.join(alice, omemo.Options{Policy: omemo.AllowList(map[string][]omemo.Fingerprint{
+		alice: {own.fingerprint()}, bob: {listed.fingerprint()},
+	})})
+	w.meet(omemo.V2)
+	other.says(us, time.Now(), about(third, true))
+	for _, o := range []*omemo.Opened{
+		listed.says(us, time.Now(), about(other, true)),
+		own.says(us, time.Now(), about(third, true), about(stranger, true)),
+		other.says(us, time.Now(), about(third, true)),
+	} {
+		checkKinds(t, o.Events, false, true)
+	}
+	for range 2 {
+		for _, p := range []*party{other, third, stranger} {
+			us.trusts(p, di)
+		}
+		us.served(map[*party]error{own: nil, listed: nil, other: omemo.ErrUntrusted, third: omemo.ErrUntrusted}, bob)
+		us.served(map[*party]error{own: nil, stranger: omemo.ErrUntrusted}, carol)
+		us.restart()
+	}
+	// What takes trust away is heeded, and a person can decide otherwise.
+	own.says(us, time.Now(), about(listed, false))
+	us.trusts(listed, di)
+	us.ok(us.m.SetTrust(us.ctx, bob, other.fingerprint(), omemo.Verified))
+	us.trusts(other, ve)
+	us.trusts(third, di)
+}
+
+// TestWhatIsTakenOffTheListIsNotTrustedWhoeverSaysSo: a trust message has verified
+// it while any key of its account would do.
+func TestWhatIsTakenOffTheListIsNotTrustedWhoeverSaysSo(t *testing.T) {
+	w := newWorld(t)
+	own, fresh := w.join(alice, omemo.Options{}), w.join(alice, omemo.Options{})
+	listed, other := w.join(bob, omemo.Options{}), w.join(bob, omemo.Options{})
+	us := w.join(alice, omemo.Options{Policy: omemo.AllowList(map[string][]omemo.Fingerprint{alice: nil, bob: nil})})
+	w.meet(omemo.V2)
+	for _, p := range []*party{own, listed} {
+		us.ok(us.m.SetTrust(us.ctx, p.jid, p.fingerprint(), omemo.Verified))
+	}
+	o := listed.says(us, time.Now(), about(other, true))
+	checkKinds(t, o.Events, true, true)
+	us.trusts(other, ve)
+	us.options.Policy = omemo.AllowList(map[string][]omemo.Fingerprint{alice: nil, bob: {listed.fingerprint()}})
+	us.restart()
+	us.trusts(other, di)
+	us.served(map[*party]error{own: nil, fresh: nil, listed: nil, other: omemo.ErrUntrusted}, bob)
+	// Nor is another told that it is trusted.
+	sent, _, err := announce(
+		map[string]*party{"A1": us, "A2": own, "A3": fresh, "B1": listed, "B2": other},
+		omemo.Decision{JID: alice, Fingerprint: fresh.fingerprint(), Trust: omemo.Verified},
+	)
+	us.ok(err)
+	i := slices.IndexFunc(sent, func(a announcement) bool { return slices.Equal(a.devices, []string{"A3"}) })
+	if i < 0 || !slices.Equal(sent[i].statements, []string{"+A2", "+B1"}) {
+		t.Errorf("sent: %v", sent)
+	}
+}
+
+// TestPoliciesThatLookAtOtherKeys: a policy that distrusts what comes after the first
+// verified key does not undo what a trust message says about it.
+func TestPoliciesThatLookAtOtherKeys(t *testing.T) {
+	w := newWorld(t)
+	first, second := w.join(bob, omemo.Options{}), w.join(bob, omemo.Options{})
+	us := w.join(alice, omemo.Options{Policy: func(q omemo.TrustQuery) omemo.Trust {
+		if q.AnyVerified {
+			return omemo.Distrusted
+		}
+		return omemo.Undecided
+	}})
+	w.meet(omemo.V2)
+	us.ok(us.m.SetTrust(us.ctx, bob, first.fingerprint(), omemo.Verified))
+	us.trusts(second, di)
+	first.says(us, time.Now(), about(second, true))
+	us.trusts(second, ve)
 }
 
 func TestDecisionsAreTakenTogetherOrNotAtAll(t *testing.T) {

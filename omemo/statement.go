@@ -183,6 +183,9 @@ func (u *unit) obey(ctx context.Context, row StatementRow) (verified bool, err e
 		return false, nil
 	}
 	if row.Trusted {
+		if u.bars(u.holder(row.Owner, row.Key).Address, row.Key) {
+			return false, nil
+		}
 		c, err := u.count(ctx)
 		if err != nil {
 			return false, err

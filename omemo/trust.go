@@ -48,7 +48,8 @@ type TrustQuery struct {
 }
 
 // TrustPolicy says what a key is worth that nobody has decided about. What was
-// decided, by a person or by a trust message, comes first: a policy is not asked
-// about it. Blind trust is no decision. A policy may be called often; it must not
-// call the Manager.
+// decided, by a person or by a trust message, comes first, with one exception: a
+// trust message makes no key trusted that the policy distrusts, asked as if no key
+// of the account were verified or trusted blindly. Blind trust is no decision. A
+// policy may be called often; it must not call the Manager.
 type TrustPolicy func(TrustQuery) Trust
