@@ -28,22 +28,25 @@ const garden = "garden@rooms.example.net"
 // A program that was not there for 510 messages, said to it and in two rooms, and
 // is killed twice while it catches up, gets what was said in each place in order
 // and once, though the rooms tell a part of it as their history. What a handler
-// had seen and was not noted yet comes again as the same event.
+// had seen and was not noted yet comes again as the same event. They are said in one
+// version, or by two in one version each.
 func TestCatchUpRooms(t *testing.T) {
 	const each = 170
 	places := map[string]string{"hall": hall, "garden": garden, "chat": juliet}
-	for _, v := range omemo.Versions() {
-		t.Run(v.String(), func(t *testing.T) {
+	nicks := map[string]string{romeo: "Romeo", mercutio: "Mercutio"}
+	for name, versions := range map[string][]omemo.Version{"legacy": {omemo.Legacy}, "omemo:2": {omemo.V2}, "both": omemo.Versions()} {
+		t.Run(name, func(t *testing.T) {
 			srv := archiving(t)
+			ok(t, srv.AddAccount(mercutio, "secret"))
 			ok(t, srv.AddRooms(roomsAt, fit))
 			for _, room := range []string{hall, garden} {
-				ok(t, srv.AddRoom(room, fit, map[string]string{romeo: "owner", juliet: "member"}))
+				ok(t, srv.AddRoom(room, fit, map[string]string{romeo: "owner", mercutio: "member", juliet: "member"}))
 			}
 			store := memstore.New(juliet)
 			// start connects a program whose handler waits, after so many texts, until
 			// the program is killed: then it writes nothing more and says nothing more.
 			start := func(most int) (b *program, kill func()) {
-				c := catching(v)
+				c := catching(omemo.V2)
 				c.Store = store
 				b = load(t, juliet, c)
 				killed := make(chan struct{})
@@ -73,32 +76,47 @@ func TestCatchUpRooms(t *testing.T) {
 					<-b.done
 				}
 			}
-			b, kill := start(2)
+			b, kill := start(2 * len(versions))
 			for _, room := range []string{hall, garden} {
 				b.await(room+" is known", func() bool {
 					return slices.ContainsFunc(b.events, func(e middleware.Event) bool { return e.Kind == middleware.RoomReady && e.Account == room })
 				})
 			}
-			a := connected(t, srv, romeo, chat(v)).join(hall, "Romeo").join(garden, "Romeo")
-			a.speak(hall, "hall before")
-			b.awaitText("hall before")
-			a.speak(garden, "garden before")
-			b.awaitText("garden before")
+			speakers := make(map[string]*program)
+			said := func(account, place string) string { return account + " in " + place }
+			want := make(map[string][]string)
+			for i, v := range versions {
+				account := []string{romeo, mercutio}[i]
+				a := connected(t, srv, account, chat(v)).join(hall, nicks[account]).join(garden, nicks[account])
+				for _, place := range []string{"hall", "garden"} {
+					body := place + " before " + nicks[account]
+					a.speak(places[place], body)
+					b.awaitText(body)
+					want[said(account, place)] = []string{body}
+				}
+				speakers[account] = a
+			}
 			lives := []*program{b}
 			kill()
-			want := map[string][]string{"hall": {"hall before"}, "garden": {"garden before"}}
 			for i := range each {
-				for _, place := range []string{"hall", "garden", "chat"} {
-					body := fmt.Sprintf("%s %d", place, i)
-					want[place] = append(want[place], body)
-					if place == "chat" {
-						a.tell(juliet, body)
-					} else {
-						a.speak(places[place], body)
+				for account, a := range speakers {
+					if i >= each/len(speakers) {
+						continue
+					}
+					for _, place := range []string{"hall", "garden", "chat"} {
+						body := fmt.Sprintf("%s %d %s", place, i, nicks[account])
+						want[said(account, place)] = append(want[said(account, place)], body)
+						if place == "chat" {
+							a.tell(juliet, body)
+						} else {
+							a.speak(places[place], body)
+						}
 					}
 				}
 			}
-			a.flush()
+			for _, a := range speakers {
+				a.flush()
+			}
 			for _, most := range []int{110, 220, -1} {
 				b, kill := start(most)
 				lives = append(lives, b)
@@ -106,8 +124,8 @@ func TestCatchUpRooms(t *testing.T) {
 					kill()
 				}
 			}
-			for place := range places {
-				last := fmt.Sprintf("%s %d", place, each-1)
+			for _, texts := range want {
+				last := texts[len(texts)-1]
 				until(t, last, func() bool {
 					return slices.ContainsFunc(lives, func(b *program) bool { return slices.Contains(b.bodies(), last) })
 				})
@@ -118,13 +136,14 @@ func TestCatchUpRooms(t *testing.T) {
 			progress := make(map[string]bool)
 			for _, b := range lives {
 				for _, m := range b.messages() {
-					if m.Info == nil || m.Info.Account != romeo {
+					if m.Info == nil || speakers[m.Info.Account] == nil || !strings.HasSuffix(m.Body, nicks[m.Info.Account]) {
 						t.Errorf("%q: %+v", m.Body, m.Info)
 						continue
 					}
 					if place, _, _ := strings.Cut(m.Body, " "); !events[m.Info.Event] {
 						events[m.Info.Event] = true
-						got[place] = append(got[place], m.Body)
+						key := said(m.Info.Account, place)
+						got[key] = append(got[key], m.Body)
 					}
 				}
 				for _, e := range b.all() {
@@ -139,10 +158,12 @@ func TestCatchUpRooms(t *testing.T) {
 					}
 				}
 			}
-			for place, account := range places {
-				if !slices.Equal(got[place], want[place]) {
-					t.Errorf("%s: %d messages: %q", place, len(got[place]), got[place])
+			for key := range want {
+				if !slices.Equal(got[key], want[key]) {
+					t.Errorf("%s: %d messages: %q", key, len(got[key]), got[key])
 				}
+			}
+			for _, account := range places {
 				if !progress[account] {
 					t.Errorf("no progress was seen in %s", account)
 				}

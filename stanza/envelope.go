@@ -180,7 +180,13 @@ func address(affix *Element) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: address of an envelope", ErrMalformed)
 	}
-	return j.Bare().String(), nil
+	// One such as "romeo@example.net.." would be read as another next time: each
+	// time it loses a dot.
+	bare := j.Bare()
+	if again, err := jid.Parse(bare.String()); err != nil || !again.Equal(bare) {
+		return "", fmt.Errorf("%w: address of an envelope", ErrMalformed)
+	}
+	return bare.String(), nil
 }
 
 // Expect is what is known about a message from outside its envelope.
