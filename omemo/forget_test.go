@@ -375,6 +375,32 @@ func TestAKeyOfAnotherAccount(t *testing.T) {
 	})
 }
 
+// TestAKeyOfAnotherAccountIsAccepted: in place of another, too, it is nothing that
+// may be trusted blindly.
+func TestAKeyOfAnotherAccountIsAccepted(t *testing.T) {
+	versions(t, func(t *testing.T, v omemo.Version) {
+		ctx := t.Context()
+		a, b := pair(t, v)
+		b.reads(a.send("one", bob), "one")
+		at := omemo.Peer{Version: v, Address: omemo.Address{JID: carol, Device: 3}}
+		first, borrowed := newWorld(t).join(carol, omemo.Options{}).small(v), b.small(v)
+		first.Owner, borrowed.Owner = at.Address, at.Address
+		a.ok(a.m.SetList(ctx, carol, v, []omemo.DeviceID{3}))
+		_, err := a.m.Compare(ctx, first)
+		a.ok(err)
+		_, err = a.m.Compare(ctx, borrowed)
+		a.ok(err)
+		a.ok(a.m.AcceptIdentity(ctx, at, b.fingerprint()))
+		a.restart()
+		if trust, err := a.m.TrustOf(ctx, at.Address, b.fingerprint()); err != nil || trust != omemo.Undecided {
+			t.Errorf("trust %v, %v", trust, err)
+		}
+		sealed, err := a.m.Encrypt(ctx, both("two"), []string{carol}, stanzas("id", carol), borrowed)
+		sealedNothing(t, sealed, err, omemo.ErrUntrusted)
+		a.trusts(b, omemo.TrustedBlindly)
+	})
+}
+
 func TestHeard(t *testing.T) {
 	ctx := t.Context()
 	a := newWorld(t).join(alice, omemo.Options{})

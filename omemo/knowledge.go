@@ -199,13 +199,8 @@ func (u *unit) seen(ctx context.Context, p Peer, identity [32]byte, f Fingerprin
 		d = Device{Peer: p, FirstSeen: u.now}
 	}
 	if d.Fingerprint.IsZero() {
-		shared, err := u.shared(ctx, p.JID, f)
-		if err != nil {
+		if err := u.noteShared(ctx, p, f); err != nil {
 			return d, err
-		}
-		if t, decided := u.knows(p.JID).trust[f]; shared && (!decided || !t.By.IsZero()) {
-			u.noteTrust(p.JID, f, Undecided)
-			u.event(IdentityShared, p, f)
 		}
 		u.event(NewDevice, p, f)
 		d.Fingerprint = f
@@ -219,6 +214,20 @@ func (u *unit) seen(ctx context.Context, p Peer, identity [32]byte, f Fingerprin
 		u.note(d)
 	}
 	return d, nil
+}
+
+// noteShared makes a key that a device begins with undecided if it is another
+// account's, unless a person has decided here.
+func (u *unit) noteShared(ctx context.Context, p Peer, f Fingerprint) error {
+	shared, err := u.shared(ctx, p.JID, f)
+	if err != nil {
+		return err
+	}
+	if t, decided := u.knows(p.JID).trust[f]; shared && (!decided || !t.By.IsZero()) {
+		u.noteTrust(p.JID, f, Undecided)
+		u.event(IdentityShared, p, f)
+	}
+	return nil
 }
 
 // haveSeen records, for ever, that the account has used OMEMO.

@@ -262,7 +262,9 @@ func (m *Manager) TrustOf(ctx context.Context, a Address, f Fingerprint) (Trust,
 }
 
 // AcceptIdentity takes over the other identity key that a device has presented.
-// Its sessions are dropped: they were held with the key before.
+// Its sessions are dropped: they were held with the key before. The key begins as
+// any that is first seen: what it is worth, the policy and decisions about it say,
+// and it is undecided if another account has shown it.
 func (m *Manager) AcceptIdentity(ctx context.Context, p Peer, f Fingerprint) error {
 	return m.work(ctx, func(u *unit) error {
 		if err := u.learn(ctx, p.JID); err != nil {
@@ -275,6 +277,9 @@ func (m *Manager) AcceptIdentity(ctx context.Context, p Peer, f Fingerprint) err
 		d, ok := u.knows(p.JID).device(p)
 		if !ok || d.Conflict != f || f.IsZero() {
 			return ErrIdentityChanged
+		}
+		if err := u.noteShared(ctx, p, f); err != nil {
+			return err
 		}
 		for _, s := range list {
 			u.drop(s)
