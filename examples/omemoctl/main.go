@@ -49,6 +49,8 @@ On the store alone:
   trust verify account fingerprint, or trust verify URI
   trust distrust account fingerprint
   trust reset account fingerprint  undecided again
+  trust accept account fingerprint the key that a device in state changed presents, in place of
+                                   the known one; it begins as a new one, and is not verified by this
   trust decide [account] state     all keys that nobody decided about: verified or distrusted
   export                           identity and trust, to standard output: secret
   import                           what export wrote, from standard input, into an empty store

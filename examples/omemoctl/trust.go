@@ -24,11 +24,13 @@ type trustRow struct {
 	Devices     []uint32   `json:"devices"`
 	Own         bool       `json:"own,omitempty"` // of our own account
 	Active      bool       `json:"active"`
+	Changed     bool       `json:"changed,omitempty"` // presented in place of the known one, and not accepted
 	Trust       string     `json:"trust"`
 	Since       *time.Time `json:"since,omitempty"`
 	By          string     `json:"by,omitempty"` // key of the device that has said so
 	Fingerprint string     `json:"fingerprint"`
 
+	known    bool // in use by a device
 	decision omemo.Decision
 }
 
@@ -58,6 +60,10 @@ func trust(ctx context.Context, c *control, args []string) error {
 		return setTrust(ctx, c, rest, omemo.Undecided, *tell)
 	case "decide":
 		return decideAll(ctx, c, rest, *tell)
+	case "accept":
+		if !*tell { // there is nothing to be told
+			return accept(ctx, c, rest)
+		}
 	}
 	return errArguments
 }
@@ -72,7 +78,10 @@ func listTrust(ctx context.Context, c *control, args []string) error {
 	}
 	return show(c, rows, []string{"ACCOUNT", "DEVICES", "STATE", "TRUST", "SINCE", "BY", "FINGERPRINT"}, func(r trustRow) []string {
 		state, since := "inactive", ""
-		if r.Active {
+		switch {
+		case r.Changed:
+			state = "changed"
+		case r.Active:
 			state = "active"
 		}
 		if r.Since != nil {
@@ -115,13 +124,17 @@ func (c *control) keys(ctx context.Context, args []string) ([]trustRow, error) {
 		return &rows[i]
 	}
 	for _, d := range all.Devices {
-		if d.Fingerprint.IsZero() || d.Fingerprint == own {
-			continue
-		}
-		r := row(d.JID, d.Fingerprint)
-		r.Active = r.Active || d.Active
-		if id := uint32(d.Address.Device); !slices.Contains(r.Devices, id) {
-			r.Devices = append(r.Devices, id)
+		for _, f := range []omemo.Fingerprint{d.Fingerprint, d.Conflict} {
+			known := f == d.Fingerprint
+			if f.IsZero() || known && f == own {
+				continue
+			}
+			r := row(d.JID, f)
+			r.known, r.Changed = r.known || known, r.Changed || !known
+			r.Active = r.Active || known && d.Active
+			if id := uint32(d.Address.Device); !slices.Contains(r.Devices, id) {
+				r.Devices = append(r.Devices, id)
+			}
 		}
 	}
 	for _, t := range all.Trust {
@@ -137,20 +150,55 @@ func (c *control) keys(ctx context.Context, args []string) ([]trustRow, error) {
 	return rows, nil
 }
 
-// setTrust decides about one key, whose fingerprint may be given in groups.
-func setTrust(ctx context.Context, c *control, args []string, t omemo.Trust, tell bool) error {
+// keyOf reads an account and a fingerprint, which may be given in groups.
+func keyOf(args []string) (d omemo.Decision, err error) {
 	if len(args) < 2 {
-		return errArguments
+		return d, errArguments
 	}
 	j, err := jid.Parse(args[0])
 	if err != nil {
-		return err
+		return d, err
 	}
-	f, err := omemo.ParseFingerprint(strings.Join(args[1:], ""))
+	d.JID = j.Bare().String()
+	d.Fingerprint, err = omemo.ParseFingerprint(strings.Join(args[1:], ""))
+	return d, err
+}
+
+// setTrust decides about one key.
+func setTrust(ctx context.Context, c *control, args []string, t omemo.Trust, tell bool) error {
+	d, err := keyOf(args)
 	if err != nil {
 		return err
 	}
-	return c.decide(ctx, tell, omemo.Decision{JID: j.Bare().String(), Fingerprint: f, Trust: t})
+	d.Trust = t
+	return c.decide(ctx, tell, d)
+}
+
+// accept takes over a key that devices of an account present in place of the known
+// one: that which is named, and no other. What it is worth is another question.
+func accept(ctx context.Context, c *control, args []string) error {
+	named, err := keyOf(args)
+	if err != nil {
+		return err
+	}
+	_, devices, err := c.manager.Account(ctx, named.JID)
+	if err != nil {
+		return err
+	}
+	accepted := false
+	for _, d := range devices {
+		if d.Conflict != named.Fingerprint {
+			continue
+		}
+		if err := c.manager.AcceptIdentity(ctx, d.Peer, named.Fingerprint); err != nil {
+			return err
+		}
+		accepted = true
+	}
+	if !accepted {
+		return fmt.Errorf("no device of %s presents this key in place of another", named.JID)
+	}
+	return listTrust(ctx, c, []string{named.JID})
 }
 
 func verifyURI(ctx context.Context, c *control, uri string, tell bool) error {
@@ -166,7 +214,7 @@ func verifyURI(ctx context.Context, c *control, uri string, tell bool) error {
 }
 
 // decideAll decides about all keys that nobody has decided about: those that a
-// policy has trusted blindly among them.
+// policy has trusted blindly among them, and none that is not accepted.
 func decideAll(ctx context.Context, c *control, args []string, tell bool) error {
 	states := map[string]omemo.Trust{"verified": omemo.Verified, "distrusted": omemo.Distrusted}
 	if len(args) == 0 || len(args) > 2 {
@@ -182,7 +230,7 @@ func decideAll(ctx context.Context, c *control, args []string, tell bool) error 
 	}
 	var decisions []omemo.Decision
 	for _, r := range rows {
-		if d := r.decision; d.Trust == omemo.Undecided || d.Trust == omemo.TrustedBlindly {
+		if d := r.decision; (r.known || !r.Changed) && (d.Trust == omemo.Undecided || d.Trust == omemo.TrustedBlindly) {
 			d.Trust = t
 			decisions = append(decisions, d)
 		}

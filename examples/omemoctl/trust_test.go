@@ -6,6 +6,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -34,10 +35,21 @@ func (s *site) keysOf(accounts ...string) map[string]trustRow {
 // meets has the store learn of a device of an account.
 func (s *site) meets(account string) omemo.Fingerprint {
 	s.t.Helper()
+	f, _ := s.presents(account, 0)
+	return f
+}
+
+// presents has the store learn of a new key of a device, or of a new device if id
+// is 0.
+func (s *site) presents(account string, id omemo.DeviceID) (omemo.Fingerprint, omemo.DeviceID) {
+	s.t.Helper()
 	other, err := omemo.NewManager(s.t.Context(), memstore.New(account), omemo.Options{})
 	ok(s.t, err)
 	b, err := other.Bundle(s.t.Context(), omemo.V2)
 	ok(s.t, err)
+	if id != 0 {
+		b.Owner.Device = id
+	}
 	store, err := sqlite.Open(s.t.Context(), s.db, romeo)
 	ok(s.t, err)
 	defer store.Close()
@@ -47,7 +59,7 @@ func (s *site) meets(account string) omemo.Fingerprint {
 	ok(s.t, err)
 	f, err := other.Fingerprint(s.t.Context())
 	ok(s.t, err)
-	return f
+	return f, b.Owner.Device
 }
 
 func TestTrustCommands(t *testing.T) {
@@ -103,6 +115,54 @@ func TestTrustCommands(t *testing.T) {
 		t.Errorf("another key for a known device: exit code %d", code)
 	}
 	check(map[omemo.Fingerprint]omemo.Trust{one: ve, two: ve, unknown: ve, own: di, nurse: di})
+}
+
+// TestTrustAccept: a key that a device presents in place of the known one is shown,
+// is taken over by its fingerprint alone, and is not decided about by that.
+func TestTrustAccept(t *testing.T) {
+	s := newSite(t)
+	s.bot()
+	known, id := s.presents(juliet, 0)
+	changed, _ := s.presents(juliet, id)
+	stays := func() {
+		t.Helper()
+		rows := s.keysOf(juliet)
+		if r := rows[known.String()]; len(r.Devices) != 1 || r.Changed {
+			t.Errorf("the key in use: %+v", r)
+		}
+		if r := rows[changed.String()]; len(r.Devices) != 1 || r.Active || !r.Changed {
+			t.Errorf("the other key: %+v", r)
+		}
+	}
+	stays()
+	if _, out := s.run("trust", "list"); !regexp.MustCompile(`changed +undecided .*` + changed.String()).MatchString(out) {
+		t.Errorf("not shown: %s", out)
+	}
+	for _, args := range [][]string{
+		{juliet}, {juliet, "all"}, {juliet, known.String()}, {juliet, strings.Repeat("07", 32)}, {"nurse@example.net", changed.String()}, {"-tell", juliet, changed.String()},
+	} {
+		if code, _ := s.run(append([]string{"trust", "accept"}, args...)...); code != exitError {
+			t.Errorf("%q: exit code %d", args, code)
+		}
+		stays()
+	}
+	// All that nobody has decided about: that is the key in use alone.
+	if _, out := s.run("trust", "decide", "distrusted"); strings.Contains(out, changed.String()) || !strings.Contains(out, known.String()) {
+		t.Errorf("decided about a key that is not accepted: %s", out)
+	}
+	if code, _ := s.run(append([]string{"trust", "accept", juliet}, strings.Fields(changed.String())...)...); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	rows := s.keysOf(juliet)
+	if r := rows[changed.String()]; r.Changed || len(r.Devices) != 1 || r.Trust != omemo.Undecided.String() {
+		t.Errorf("accepted: %+v", r)
+	}
+	if r := rows[known.String()]; len(r.Devices) != 0 || r.Trust != omemo.Distrusted.String() {
+		t.Errorf("what was decided about the key before: %+v", r)
+	}
+	if code, _ := s.run("trust", "accept", juliet, changed.String()); code != exitError {
+		t.Errorf("accepted twice: exit code %d", code)
+	}
 }
 
 func TestTrustIsTold(t *testing.T) {
