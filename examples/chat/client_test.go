@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -133,5 +135,79 @@ func TestKeysOfARoom(t *testing.T) {
 		if k := m.dialog.keys[i]; k.JID != account || k.Fingerprint != fingerprints[account] || k.Trust != omemo.TrustedBlindly {
 			t.Errorf("%+v, want a key of %s", k, account)
 		}
+	}
+}
+
+// TestAChangedKeyIsAccepted: a key that a device presents in place of the known one
+// is shown as that, decided about by nothing else than accepting it, and then in
+// use in both versions.
+func TestAChangedKeyIsAccepted(t *testing.T) {
+	var bundles [2][]*omemo.Bundle
+	var fingerprints [2]omemo.Fingerprint
+	var at omemo.Address
+	for i := range bundles {
+		other, err := omemo.NewManager(t.Context(), memstore.New(romeo), omemo.Options{})
+		ok(t, err)
+		fingerprints[i], err = other.Fingerprint(t.Context())
+		ok(t, err)
+		for _, v := range omemo.Versions() {
+			b, err := other.Bundle(t.Context(), v)
+			ok(t, err)
+			if i == 0 {
+				at = b.Owner
+			}
+			b.Owner = at
+			bundles[i] = append(bundles[i], b)
+		}
+	}
+	om, err := middleware.New(t.Context(), middleware.Config{Store: memstore.New(juliet)})
+	ok(t, err)
+	t.Cleanup(func() { om.Close() })
+	for _, b := range slices.Concat(bundles[:]...) {
+		ok(t, om.Manager().SetList(t.Context(), romeo, b.Version, []omemo.DeviceID{at.Device}))
+		_, err := om.Manager().Compare(t.Context(), b)
+		ok(t, err)
+	}
+	m := newModel(t.Context(), &client{addr: jid.MustParse(juliet), om: om})
+	m.Update(tea.WindowSizeMsg{Width: 140, Height: 30})
+	m.Update(chatMsg{chat: romeo})
+	// dialog opens the keys, and presses what is to be pressed on the changed one.
+	dialog := func(keys ...string) (states map[omemo.Fingerprint]string) {
+		m.Update(m.showKeys(false)())
+		if m.dialog == nil {
+			t.Fatal("no dialog")
+		}
+		states = make(map[omemo.Fingerprint]string)
+		for _, k := range m.dialog.keys {
+			states[k.Fingerprint] = k.state()
+		}
+		m.dialog.at = slices.IndexFunc(m.dialog.keys, func(k keyRow) bool { return k.Fingerprint == fingerprints[1] })
+		press(m, keys...)
+		if _, cmd := m.Update(tea.KeyMsg{Type: tea.KeyEnter}); cmd != nil {
+			m.Update(cmd())
+		}
+		return states
+	}
+	for _, keys := range [][]string{{"v", "b", "d", "V"}, {"a", "a"}, {"a"}} {
+		states := dialog(keys...)
+		if len(states) != 2 || !strings.Contains(states[fingerprints[1]], "changed") || strings.Contains(states[fingerprints[0]], "changed") {
+			t.Errorf("before %q: %v", keys, states)
+		}
+	}
+	if states := dialog("v"); len(states) != 1 || states[fingerprints[1]] != omemo.TrustedBlindly.String() {
+		t.Errorf("accepted: %v", states)
+	}
+	if states := dialog(); states[fingerprints[1]] != omemo.Verified.String() {
+		t.Errorf("verified: %v", states)
+	}
+	_, devices, err := om.Manager().Account(t.Context(), romeo)
+	ok(t, err)
+	for _, d := range devices {
+		if d.Fingerprint != fingerprints[1] || !d.Conflict.IsZero() {
+			t.Errorf("%+v", d)
+		}
+	}
+	if c := m.current(); len(c.lines) > 0 {
+		t.Errorf("%+v", c.lines)
 	}
 }

@@ -25,8 +25,10 @@ type dialog struct {
 
 type keyRow struct {
 	omemo.Decision
-	device omemo.DeviceID
-	label  string
+	device  omemo.DeviceID
+	label   string
+	changed []omemo.Peer // present this key in place of the known one
+	accept  bool         // it is to take the place
 }
 
 type keysMsg struct{ dialog *dialog }
@@ -95,7 +97,10 @@ func (c *client) keys(ctx context.Context, name string, room bool) (*dialog, err
 			return nil, err
 		}
 		for _, device := range devices {
-			known := slices.ContainsFunc(d.keys, func(k keyRow) bool { return k.JID == account && k.Fingerprint == device.Fingerprint })
+			d.change(device)
+			known := slices.ContainsFunc(d.keys, func(k keyRow) bool {
+				return k.JID == account && k.Fingerprint == device.Fingerprint && k.changed == nil
+			})
 			if !device.Active || device.Fingerprint.IsZero() || known {
 				continue
 			}
@@ -103,10 +108,39 @@ func (c *client) keys(ctx context.Context, name string, room bool) (*dialog, err
 			if err != nil {
 				return nil, err
 			}
-			d.keys = append(d.keys, keyRow{omemo.Decision{JID: account, Fingerprint: device.Fingerprint, Trust: trust}, device.Address.Device, device.VerifiedLabel()})
+			d.keys = append(d.keys, keyRow{
+				Decision: omemo.Decision{JID: account, Fingerprint: device.Fingerprint, Trust: trust}, device: device.Address.Device, label: device.VerifiedLabel(),
+			})
 		}
 	}
 	return d, nil
+}
+
+// change shows the key that a device presents in place of the known one, once for
+// both versions.
+func (d *dialog) change(device omemo.Device) {
+	if device.Conflict.IsZero() {
+		return
+	}
+	i := slices.IndexFunc(d.keys, func(k keyRow) bool {
+		return k.JID == device.JID && k.Fingerprint == device.Conflict && k.device == device.Address.Device && k.changed != nil
+	})
+	if i < 0 {
+		i = len(d.keys)
+		d.keys = append(d.keys, keyRow{Decision: omemo.Decision{JID: device.JID, Fingerprint: device.Conflict}, device: device.Address.Device})
+	}
+	d.keys[i].changed = append(d.keys[i].changed, device.Peer)
+}
+
+// state says what a key is worth.
+func (k keyRow) state() string {
+	switch {
+	case k.accept:
+		return "to take the place of the known key"
+	case k.changed != nil:
+		return "changed: not the known key of this device"
+	}
+	return k.Trust.String()
 }
 
 func (d *dialog) addCode(ctx context.Context, c *client) error {
@@ -119,9 +153,13 @@ func (d *dialog) addCode(ctx context.Context, c *client) error {
 	return err
 }
 
-// decide changes what is decided about some keys.
+// decide changes what is decided about some keys. One that is not accepted is
+// decided about when it is.
 func (d *dialog) decide(t omemo.Trust, of ...int) {
 	for _, i := range of {
+		if d.keys[i].changed != nil {
+			continue
+		}
 		d.keys[i].Trust = t
 		d.changed = slices.DeleteFunc(d.changed, func(c omemo.Decision) bool {
 			return c.JID == d.keys[i].JID && c.Fingerprint == d.keys[i].Fingerprint
@@ -154,13 +192,7 @@ func (m *model) dialogKey(k tea.KeyMsg) tea.Cmd {
 			d.answer <- d.changed
 			return nil
 		}
-		if len(d.changed) == 0 {
-			return nil
-		}
-		return m.try("", func(ctx context.Context) error {
-			_, err := m.client.om.Decide(ctx, d.changed...)
-			return err
-		})
+		return m.try("", func(ctx context.Context) error { return m.client.record(ctx, d) })
 	case len(d.keys) == 0:
 	case name == "down":
 		d.at = (d.at + 1) % len(d.keys)
@@ -172,6 +204,9 @@ func (m *model) dialogKey(k tea.KeyMsg) tea.Cmd {
 		d.decide(omemo.TrustedBlindly, d.at)
 	case name == "d":
 		d.decide(omemo.Distrusted, d.at)
+	case name == "a":
+		k := &d.keys[d.at]
+		k.accept = k.changed != nil && !k.accept
 	case name == "V":
 		d.decide(omemo.Verified, d.undecided()...)
 	case name == "B":
@@ -180,4 +215,23 @@ func (m *model) dialogKey(k tea.KeyMsg) tea.Cmd {
 		d.decide(omemo.Distrusted, d.undecided()...)
 	}
 	return nil
+}
+
+// record carries out what was decided in a dialog.
+func (c *client) record(ctx context.Context, d *dialog) error {
+	for _, k := range d.keys {
+		if !k.accept {
+			continue
+		}
+		for _, p := range k.changed {
+			if err := c.om.Manager().AcceptIdentity(ctx, p, k.Fingerprint); err != nil {
+				return err
+			}
+		}
+	}
+	if len(d.changed) == 0 {
+		return nil
+	}
+	_, err := c.om.Decide(ctx, d.changed...)
+	return err
 }

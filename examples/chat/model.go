@@ -172,7 +172,7 @@ func (m *model) event(e middleware.Event) {
 	case middleware.NewDevice:
 		m.note(e.Account, "new device %d of %s: %s", e.Device, e.Account, e.Fingerprint)
 	case middleware.IdentityChanged:
-		m.note(e.Account, "device %d of %s presents another key: %s", e.Device, e.Account, e.Fingerprint)
+		m.note(e.Account, "device %d of %s presents another key (F2 shows it): %s", e.Device, e.Account, e.Fingerprint)
 	case middleware.KeyVerified, middleware.KeyDistrusted:
 		m.note(e.Account, "%v by another device: %s", e.Kind, e.Fingerprint)
 	case middleware.OwnDeviceAdded:

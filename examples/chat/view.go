@@ -122,13 +122,13 @@ func fingerprint(f omemo.Fingerprint) string {
 func (d *dialog) view(width, height int) string {
 	var b strings.Builder
 	b.WriteString(strong.Render(d.title) + "\n")
-	b.WriteString(faint.Render("↑↓ choose · v verified · b trust blindly · d distrust · V, B, D all undecided · Enter decides · Esc does not") + "\n\n")
+	b.WriteString(faint.Render("↑↓ choose · v verified · b trust blindly · d distrust · V, B, D all undecided · a accept a changed key · Enter decides · Esc does not") + "\n\n")
 	for i, k := range d.keys {
 		at := "  "
 		if i == d.at {
 			at = strong.Render("▸ ")
 		}
-		fmt.Fprintf(&b, "%s%s device %d %s· %s\n    %s\n", at, name(k.JID), k.device, k.label, strong.Render(k.Trust.String()), fingerprint(k.Fingerprint))
+		fmt.Fprintf(&b, "%s%s device %d %s· %s\n    %s\n", at, name(k.JID), k.device, k.label, strong.Render(k.state()), fingerprint(k.Fingerprint))
 	}
 	if len(d.keys) == 0 && d.code == "" {
 		b.WriteString("No keys are known yet: they come with the first message.\n")
