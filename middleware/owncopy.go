@@ -21,7 +21,7 @@ func (l *link) ownCopy(ctx context.Context, a *arrival, found []*stanza.Element)
 		}
 		for _, d := range devices {
 			for _, element := range found {
-				behind, err := l.behind(ctx, d.Peer, element)
+				behind, err := l.behind(ctx, a, d.Peer, element)
 				if err != nil {
 					l.trouble(err)
 					return
@@ -36,7 +36,7 @@ func (l *link) ownCopy(ctx context.Context, a *arrival, found []*stanza.Element)
 }
 
 // behind looks at what a message of ours holds for a device.
-func (l *link) behind(ctx context.Context, p omemo.Peer, element *stanza.Element) (bool, error) {
+func (l *link) behind(ctx context.Context, a *arrival, p omemo.Peer, element *stanza.Element) (bool, error) {
 	if element.Name.Space != p.Version.Namespace() {
 		return false, nil
 	}
@@ -45,7 +45,7 @@ func (l *link) behind(ctx context.Context, p omemo.Peer, element *stanza.Element
 		return false, nil // not as we write it
 	}
 	for _, k := range e.Keys {
-		behind, err := l.m.manager.Behind(ctx, p, omemo.Key{Exchange: k.Exchange, Data: k.Data})
+		behind, err := l.m.manager.Behind(ctx, p, omemo.Key{Exchange: k.Exchange, Data: k.Data}, a.sent)
 		if behind || err != nil {
 			return behind, err
 		}

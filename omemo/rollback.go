@@ -2,7 +2,6 @@ package omemo
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -176,10 +175,16 @@ func (u *unit) shelve(ctx context.Context) error {
 // Behind reports whether a key of a message of our own, as an archive or the copy
 // of it shows it, is one that our sessions with the device have yet to make: it
 // stands in the sending chain of the current one, further on; or it begins a
-// session, and none of those that are held. The store is then older than it was,
+// session that this store has never had. The store is then older than it was,
 // or another program runs on a copy of it. Whoever shows us the message can have
 // made it up: see Quarantine.
-func (m *Manager) Behind(ctx context.Context, to Peer, k Key) (bool, error) {
+//
+// sent is when the message was sent, as far as the network tells. A key exchange
+// of before the last Quarantine shows nothing: what it began was given up; nor does
+// one of more than 89 days ago: dropped sessions are not remembered for longer, and
+// signed pre keys, which are changed more often, show by then what it could: see
+// Ahead.
+func (m *Manager) Behind(ctx context.Context, to Peer, k Key, sent time.Time) (bool, error) {
 	behind := false
 	err := m.read(ctx, func(u *unit) error {
 		list, err := u.held(ctx, to)
@@ -193,9 +198,10 @@ func (m *Manager) Behind(ctx context.Context, to Peer, k Key) (bool, error) {
 			if err != nil {
 				return nil // nothing that we have made
 			}
-			behind = !slices.ContainsFunc(list, func(s *Session) bool {
-				return s.initiation == Active && s.exchange.Ephemeral == x.Ephemeral
-			})
+			if behind, err = u.neverBegun(ctx, to, x.Ephemeral, list); err != nil {
+				return err
+			}
+			behind = behind && sent.After(u.own().quarantined) && u.now.Sub(sent) < pruneAfter-prunePause
 			data = x.Message
 		}
 		in, err := format.ParseMessage(data)
@@ -209,4 +215,16 @@ func (m *Manager) Behind(ctx context.Context, to Peer, k Key) (bool, error) {
 		return nil
 	})
 	return behind, err
+}
+
+// neverBegun reports whether no session was begun here with an ephemeral key:
+// neither one of those that are held, nor one that was dropped.
+func (u *unit) neverBegun(ctx context.Context, to Peer, ephemeral [32]byte, held []*Session) (bool, error) {
+	for _, s := range held {
+		if s.initiation == Active && s.exchange.Ephemeral == ephemeral {
+			return false, nil
+		}
+	}
+	marks, err := u.ended(ctx, ChainID{to, ephemeral})
+	return len(marks) == 0, err
 }

@@ -155,8 +155,9 @@ func (u *unit) install(s *Session, byHand bool) {
 	u.sessions[s.peer] = list
 }
 
-// drop removes an archived session and leaves marks of its receiving chains, so
-// that its messages are known again as duplicates.
+// drop removes a session and leaves marks of its receiving chains, so that its
+// messages are known again as duplicates, and of the key exchange that we have
+// begun it with, so that it is known again as ours: see Behind.
 func (u *unit) drop(s *Session) {
 	u.changes.DropSessions = append(u.changes.DropSessions, s.id)
 	u.changes.Sessions = slices.DeleteFunc(u.changes.Sessions, func(r SessionRow) bool { return r.ID == s.id })
@@ -166,6 +167,9 @@ func (u *unit) drop(s *Session) {
 	}
 	if s.state.HasPrevious {
 		u.end(s.peer, s.state.Previous.Remote, s.state.Previous.Next)
+	}
+	if s.initiation == Active {
+		u.end(s.peer, s.exchange.Ephemeral, 0)
 	}
 }
 

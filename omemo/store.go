@@ -199,10 +199,11 @@ type ChainID struct {
 }
 
 // EndedChain tells a replayed message from one that cannot be opened after its
-// chain is gone.
+// chain is gone. Of a dropped session that we have begun there is another, with
+// the ephemeral key of its key exchange in the place of the ratchet key.
 type EndedChain struct {
 	ChainID
-	Next uint32 // number of the first message of the chain that was never received
+	Next uint32 // number of the first message of the chain that was never received; 0 with an ephemeral key
 	When time.Time
 }
 
