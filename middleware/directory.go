@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -264,13 +263,10 @@ func (d *directory) set(ctx context.Context, k listKey, list devicelist.List, ev
 	}
 	var added []omemo.DeviceID
 	if k.account == d.l.m.own.JID {
-		_, known, err := d.l.m.manager.Account(ctx, k.account)
-		if err != nil {
+		var err error
+		if added, err = d.l.added(ctx, k.version, ids); err != nil {
 			return err
 		}
-		added = slices.DeleteFunc(slices.Clone(ids), func(id omemo.DeviceID) bool {
-			return id == d.l.m.own.Device() || slices.ContainsFunc(known, func(d omemo.Device) bool { return d.Address.Device == id })
-		})
 	}
 	if err := d.l.m.manager.SetList(ctx, k.account, k.version, ids, labels...); err != nil {
 		return err

@@ -35,9 +35,9 @@
 // about keys and tell others; directory.go keeps device lists, resources.go says
 // when one may have changed unheard; setup.go,
 // advert.go, ownlist.go, withdraw.go, reannounce.go, overlap.go and unheard.go
-// bring our own device in order and keep it so, life.go, prune.go, optout.go and
-// catchup.go are what an application may do with it and others; worker.go does
-// what is owed; inbox.go and outbox.go are what survives a crash; archiverun.go
+// bring our own device in order and keep it so, life.go, prune.go, revoke.go,
+// optout.go and catchup.go are what an application may do with it and others;
+// worker.go does what is owed; inbox.go and outbox.go are what survives a crash; archiverun.go
 // catches up with an archive, hearing.go says when, archivequery.go asks it,
 // archivepage.go commits and delivers what it answers, intake.go keeps what comes
 // live behind that, and recall.go fills pages in that were read before; announce.go

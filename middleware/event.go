@@ -43,7 +43,7 @@ const (
 	SessionConfirmed // Account, Device, Version
 	ListPublished    // our own device list was published: Version
 	ListChanged      // a device list was learnt: Account, Version
-	OwnDeviceAdded   // a device unknown so far stands on our own list: Account, Device, Version
+	OwnDeviceAdded   // a device stands on our own list that was on none, be it unknown or one that was removed: Account, Device, Version
 	OwnDeviceRemoved // our device was missing on our own list, and was put back: Version
 
 	OwnDeviceContested // our device was removed so often that it is not put back for now: Version

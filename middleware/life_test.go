@@ -188,32 +188,6 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-func TestRevoke(t *testing.T) {
-	t.Parallel()
-	srv := network(t, romeo, juliet)
-	a := connected(t, srv, romeo, middleware.Config{AnswerStrangers: true})
-	lost := connected(t, srv, romeo, middleware.Config{AnswerStrangers: true})
-	b := connected(t, srv, juliet, middleware.Config{AnswerStrangers: true})
-	a.say(juliet, "a copy for the other device")
-	b.awaitText("a copy for the other device")
-	id := device(t, lost)
-	f, err := lost.om.Manager().Fingerprint(t.Context())
-	ok(t, err)
-	lost.om.Close()
-	if err := a.om.Revoke(t.Context(), device(t, a)); !errors.Is(err, middleware.ErrOwnDevice) {
-		t.Errorf("our own: %v", err)
-	}
-	ok(t, a.om.Revoke(t.Context(), id))
-	for _, v := range omemo.Versions() {
-		if l := listed(t, client(t, srv, juliet), romeo, v); l.Contains(id) || !l.Contains(device(t, a)) {
-			t.Errorf("%v list: %v", v, l)
-		}
-	}
-	if trust, err := a.om.Manager().TrustOf(t.Context(), omemo.Address{JID: romeo, Device: id}, f); err != nil || trust != omemo.Distrusted {
-		t.Errorf("trust: %v, %v", trust, err)
-	}
-}
-
 // Pain 18 (Conversations#4193): pruning is opt-in, our own only, and can be tried.
 func TestPrune(t *testing.T) {
 	t.Parallel()

@@ -58,3 +58,29 @@ func (l ownList) ids() []omemo.DeviceID {
 func (l *link) keepList(ctx context.Context, list ownList) error {
 	return l.directory.fetched(ctx, listKey{l.m.own.JID, list.Version}, list.List, list.heard)
 }
+
+// added returns the devices of a new list of our own that are news: those that
+// stood on neither list so far, and those that are back on this one although
+// their key is distrusted.
+func (l *link) added(ctx context.Context, v omemo.Version, ids []omemo.DeviceID) ([]omemo.DeviceID, error) {
+	_, known, err := l.m.manager.Account(ctx, l.m.own.JID)
+	if err != nil {
+		return nil, err
+	}
+	expected := []omemo.DeviceID{l.m.own.Device()}
+	for _, d := range known {
+		if !d.Active {
+			continue
+		}
+		trust := omemo.Undecided
+		if !d.Fingerprint.IsZero() {
+			if trust, err = l.m.manager.TrustOf(ctx, d.Address, d.Fingerprint); err != nil {
+				return nil, err
+			}
+		}
+		if d.Version == v || trust != omemo.Distrusted {
+			expected = append(expected, d.Address.Device)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id omemo.DeviceID) bool { return slices.Contains(expected, id) }), nil
+}

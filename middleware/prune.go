@@ -95,37 +95,6 @@ func (l *link) removeOwn(ctx context.Context, devices []omemo.Device) error {
 	return nil
 }
 
-// Revoke removes another device of our own account, one that was lost or
-// stolen: from the lists, with its bundles; its sessions are dropped, and its
-// identity key is distrusted for good.
-func (m *Middleware) Revoke(ctx context.Context, id omemo.DeviceID) error {
-	l, err := m.ready(ctx)
-	if err != nil {
-		return err
-	}
-	if id == m.own.Device() {
-		return ErrOwnDevice
-	}
-	_, devices, err := m.manager.Account(ctx, m.own.JID)
-	if err != nil {
-		return err
-	}
-	lost := slices.DeleteFunc(devices, func(d omemo.Device) bool { return d.Address.Device != id })
-	for _, d := range lost {
-		if !d.Fingerprint.IsZero() {
-			if _, err := m.Decide(ctx, omemo.Decision{JID: m.own.JID, Fingerprint: d.Fingerprint, Trust: omemo.Distrusted}); err != nil {
-				return err
-			}
-		}
-	}
-	// Whatever is known about it, it must not stand on a list.
-	lost = lost[:0]
-	for _, v := range omemo.Versions() {
-		lost = append(lost, omemo.Device{Peer: omemo.Peer{Version: v, Address: omemo.Address{JID: m.own.JID, Device: id}}})
-	}
-	return l.removeOwn(ctx, lost)
-}
-
 // Forget removes all that is known about a contact: see omemo.Manager.Forget.
 func (m *Middleware) Forget(ctx context.Context, contact jid.JID) error {
 	bare := contact.Bare().String()

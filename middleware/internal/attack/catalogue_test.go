@@ -135,7 +135,7 @@ var rows = []row{
 	{id: "F12", name: "clock", tests: []string{"omemo TestAClockThatWasSetBackRotatesOnce"}},
 	{id: "F13", name: "migration", tests: []string{"omemo/sqlstore/sqlite TestHalfDone", "omemo/sqlstore/sqlite TestSchema"}},
 	{id: "F14", name: "replica", tests: []string{"omemo/sqlstore/postgres TestDurable"}},
-	{id: "F15", name: "stolen_device", tests: []string{"middleware TestRevoke", "omemo/sqlstore/sqlite TestErased"}},
+	{id: "F15", name: "stolen_device", tests: []string{"middleware TestRevoke", "middleware TestRevokeADeviceWhoseKeyWasNeverSeen", "omemo/sqlstore/sqlite TestErased"}},
 	{id: "F16", name: "failing_handler", tests: []string{"middleware/internal/front TestHandlerFails", "middleware/internal/front TestNotAcknowledged"}},
 	{id: "F17", name: "cancelled_commit", tests: []string{"omemo/sqlstore/sqlite TestCancelledAnywhere", "omemo/sqlstore/postgres TestUnknownOutcome"}},
 	{id: "F18", name: "dependencies", once: f18},
