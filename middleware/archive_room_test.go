@@ -153,7 +153,7 @@ func TestCatchUpRooms(t *testing.T) {
 					switch e.Kind {
 					case middleware.Undecryptable, middleware.Refused, middleware.UnknownOccupant, middleware.PlaintextReceived:
 						t.Errorf("%v %v", e.Kind, e.Err)
-					case middleware.Progress:
+					case middleware.CatchingUp:
 						progress[e.Account] = true
 					}
 				}

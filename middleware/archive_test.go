@@ -100,7 +100,7 @@ func TestCatchUpByItself(t *testing.T) {
 				switch {
 				case e.Kind == middleware.Duplicate, e.Kind == middleware.Undecryptable, e.Kind == middleware.Refused:
 					t.Errorf("%v %v", e.Kind, e.Err)
-				case e.Kind == middleware.Progress && e.Account == juliet:
+				case e.Kind == middleware.CatchingUp && e.Account == juliet:
 					if e.Done < progress || e.Total < e.Done {
 						t.Errorf("progress %d of %d after %d", e.Done, e.Total, progress)
 					}

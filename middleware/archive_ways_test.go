@@ -98,7 +98,7 @@ func TestCatchUpKilledTwice(t *testing.T) {
 					<-served
 				}
 				p.await("progress", func() bool {
-					return slices.ContainsFunc(p.events, func(e middleware.Event) bool { return e.Kind == middleware.Progress && e.Account == juliet })
+					return slices.ContainsFunc(p.events, func(e middleware.Event) bool { return e.Kind == middleware.CatchingUp && e.Account == juliet })
 				})
 				if err := p.om.Close(); err != nil && !errors.Is(err, middleware.ErrClosed) {
 					t.Log(err)

@@ -88,7 +88,11 @@ func (l *link) follow(ctx context.Context, in *intake, read map[string]bool) (fo
 		if n := len(p.results); n > 0 {
 			done += n
 			r.after = p.results[n-1].id
-			l.m.emit(Event{Kind: Progress, Account: in.archive, Done: done, Total: done + p.left})
+			total := done + p.left
+			if p.left == 0 && !p.complete {
+				total = 0 // the archive does not tell
+			}
+			l.m.emit(Event{Kind: CatchingUp, Account: in.archive, Done: done, Total: total})
 		}
 		switch {
 		case p.complete && in.fetchMissed():

@@ -64,7 +64,8 @@ const (
 	AnchorMissing    // the file is gone that tells a restored store from the present one (sqlstore.WithAnchor)
 	Published        // own bundle was published and read back: Version
 	Withdrawn        // a version cannot be served, and was taken off our list: Version, Err
-	Progress         // of long work, the first publication, many bundles, or an archive: Account, Done, Total if it is known
+	Progress         // of long work, the first publication, many bundles, or the members of a room: Account, Done, Total
+	CatchingUp       // an archive is being read; CaughtUp ends it: Account (the archive), Done, Total if it is known
 	ArchiveGap       // an archive does not know the last message any more, and is read by time, or refuses what could not wait: Account (the archive), Err
 	ArchiveTruncated // an archive was not read to its end: Account (the archive), Done, Err
 	CaughtUp         // archives have been caught up with: used pre keys are deleted
@@ -84,7 +85,7 @@ var eventNames = map[EventKind]string{
 	RoomReady: "room ready", RoomUnfit: "room unfit", RecipientAdded: "recipient added",
 	RecipientRemoved: "recipient removed", UnknownOccupant: "unknown occupant",
 	ArchiveGap: "archive gap", ArchiveTruncated: "archive truncated",
-	Withdrawn: "withdrawn", Progress: "progress", CaughtUp: "caught up", StateRolledBack: "state rolled back", AnchorMissing: "anchor missing", Published: "published", Trouble: "trouble",
+	Withdrawn: "withdrawn", Progress: "progress", CatchingUp: "catching up", CaughtUp: "caught up", StateRolledBack: "state rolled back", AnchorMissing: "anchor missing", Published: "published", Trouble: "trouble",
 }
 
 // String returns the name of the kind.

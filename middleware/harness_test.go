@@ -104,7 +104,7 @@ func load(t *testing.T, address string, c middleware.Config) *program {
 			defer p.mu.Unlock()
 			for _, e := range p.events {
 				switch e.Kind {
-				case middleware.Published, middleware.ListPublished, middleware.ListChanged, middleware.Accepted, middleware.Progress:
+				case middleware.Published, middleware.ListPublished, middleware.ListChanged, middleware.Accepted, middleware.Progress, middleware.CatchingUp:
 					continue
 				}
 				t.Logf("%s: %v %s/%d %v id=%s err=%v", address, e.Kind, e.Account, e.Device, e.Version, e.ID, e.Err)

@@ -43,7 +43,7 @@ func TestCatchUpByItself(t *testing.T) {
 		program.mu.Lock()
 		defer program.mu.Unlock()
 		if !slices.ContainsFunc(program.events, func(e middleware.Event) bool {
-			return e.Kind == middleware.Progress && e.Account == one.JID && e.Done >= 100
+			return e.Kind == middleware.CatchingUp && e.Account == one.JID && e.Done >= 100
 		}) {
 			t.Error("no progress was seen")
 		}
