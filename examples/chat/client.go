@@ -43,14 +43,11 @@ type client struct {
 
 // Messages to the screen.
 type (
-	eventMsg  middleware.Event
-	textMsg   incoming
-	statusMsg string // of the connection
-	noteMsg   struct{ chat, text string }
-	chatMsg   struct { // a chat is known
-		chat string
-		room bool
-	}
+	eventMsg    middleware.Event
+	textMsg     incoming
+	statusMsg   string // of the connection
+	noteMsg     struct{ chat, text string }
+	chatMsg     string // a contact
 	questionMsg struct {
 		question middleware.TrustQuestion
 		answer   chan<- []omemo.Decision
@@ -63,6 +60,8 @@ type incoming struct {
 	stanza.Message
 	Body string           `xml:"body"`
 	Info *middleware.Info `xml:"urn:xmpp:omellium:info:0 info"`
+
+	Private *struct{} `xml:"http://jabber.org/protocol/muc#user x"` // through a room
 
 	Sent     *carbon `xml:"urn:xmpp:carbons:2 sent"`
 	Received *carbon `xml:"urn:xmpp:carbons:2 received"`
@@ -142,7 +141,7 @@ func (c *client) begin(ctx context.Context, session *xmpp.Session) error {
 	}
 	contacts := roster.Fetch(ctx, session)
 	for contacts.Next() {
-		c.show(chatMsg{chat: contacts.Item().JID.Bare().String()})
+		c.show(chatMsg(contacts.Item().JID.Bare().String()))
 	}
 	if err := contacts.Close(); err != nil {
 		return err

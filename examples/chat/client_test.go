@@ -170,7 +170,7 @@ func TestAChangedKeyIsAccepted(t *testing.T) {
 	}
 	m := newModel(t.Context(), &client{addr: jid.MustParse(juliet), om: om})
 	m.Update(tea.WindowSizeMsg{Width: 140, Height: 30})
-	m.Update(chatMsg{chat: romeo})
+	m.Update(chatMsg(romeo))
 	// dialog opens the keys, and presses what is to be pressed on the changed one.
 	dialog := func(keys ...string) (states map[omemo.Fingerprint]string) {
 		m.Update(m.showKeys(false)())

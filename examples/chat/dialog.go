@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -64,7 +65,7 @@ func (m *model) showKeys(own bool) tea.Cmd {
 	c := m.current()
 	name, room := m.own, false
 	if !own && c != nil {
-		name, room = c.name, c.room
+		name, room = cmp.Or(c.account, c.name), c.room
 	}
 	return func() tea.Msg {
 		d, err := m.client.keys(m.ctx, name, room)

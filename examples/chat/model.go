@@ -27,10 +27,11 @@ type line struct {
 
 // chat is a conversation with a contact or in a room.
 type chat struct {
-	name   string
-	room   bool
-	lines  []line
-	unread int
+	name    string
+	room    bool
+	account string // behind the nick of an occupant, as of the last message
+	lines   []line
+	unread  int
 }
 
 // model is the screen.
@@ -113,9 +114,9 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 	case statusMsg:
-		m.status = string(msg)
+		m.status, m.busy = string(msg), false
 	case chatMsg:
-		m.chat(msg.chat).room = msg.room
+		m.chat(string(msg))
 	case noteMsg:
 		m.note(msg.chat, "%s", msg.text)
 	case textMsg:
@@ -142,7 +143,7 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 
 // text shows a message that came, or that another device of ours has sent.
 func (m *model) text(in incoming) {
-	from, room := in.From.Bare().String(), in.Type == stanza.GroupChatMessage
+	from, room := m.partner(in, in.From), in.Type == stanza.GroupChatMessage
 	l := line{who: in.From.Localpart(), text: in.Body}
 	if file, err := media.ParseBody(in.Body); err == nil {
 		l.text = "file " + file.Name
@@ -161,10 +162,26 @@ func (m *model) text(in incoming) {
 		if in.Info != nil && in.Info.Own {
 			return // it was shown when it was sent
 		}
-	case from == m.own:
-		name, l.own = in.To.Bare().String(), true
+	case in.From.Bare().String() == m.own:
+		name, l.own = m.partner(in, in.To), true
+	case name != in.From.Bare().String():
+		l.who = in.From.Resourcepart()
+		if in.Info != nil {
+			m.chat(name).account = in.Info.Account
+		}
 	}
 	m.add(name, l)
+}
+
+// partner names the chat of a message with an address: an occupant of a room has
+// one of its own, because what is answered in the room's is for everybody there.
+func (m *model) partner(in incoming, j jid.JID) string {
+	bare := j.Bare().String()
+	known := slices.ContainsFunc(m.chats, func(c *chat) bool { return c.room && c.name == bare })
+	if in.Type != stanza.GroupChatMessage && j.Resourcepart() != "" && (known || in.Private != nil) {
+		return j.String()
+	}
+	return bare
 }
 
 func (m *model) event(e middleware.Event) {
@@ -188,7 +205,7 @@ func (m *model) event(e middleware.Event) {
 		m.note(e.Room, "%s is written to from now on", e.Account)
 	case middleware.RecipientRemoved:
 		m.note(e.Room, "%s is not written to any more", e.Account)
-	case middleware.Progress:
+	case middleware.CatchingUp:
 		m.done, m.total, m.busy = e.Done, e.Total, true
 	case middleware.CaughtUp:
 		m.busy = false

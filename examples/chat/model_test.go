@@ -26,7 +26,7 @@ func shown(t *testing.T) *model {
 	t.Helper()
 	m := newModel(t.Context(), &client{addr: jid.MustParse(juliet)})
 	m.Update(tea.WindowSizeMsg{Width: 120, Height: 30})
-	m.Update(chatMsg{chat: romeo})
+	m.Update(chatMsg(romeo))
 	return m
 }
 
@@ -53,8 +53,8 @@ func TestNotices(t *testing.T) {
 	m := shown(t)
 	m.Update(eventMsg{Kind: middleware.NewDevice, Account: romeo, Device: 7})
 	m.Update(eventMsg{Kind: middleware.NewDevice, Account: "nurse@capulet.example", Device: 8})
-	m.Update(eventMsg{Kind: middleware.Progress, Done: 3, Total: 6})
 	m.Update(statusMsg("online"))
+	m.Update(eventMsg{Kind: middleware.CatchingUp, Account: juliet, Done: 3, Total: 6})
 	s := m.View()
 	for _, want := range []string{"new device 7 of " + romeo, "new device 8 of nurse", "██████████░░░░░░░░░░ 3/6", juliet + " · online"} {
 		if !strings.Contains(s, want) {
@@ -65,8 +65,61 @@ func TestNotices(t *testing.T) {
 		t.Errorf("%d chats", len(m.chats))
 	}
 	m.Update(eventMsg{Kind: middleware.CaughtUp})
-	if strings.Contains(m.View(), "catching up") {
-		t.Error("still catching up")
+	for _, kind := range []middleware.EventKind{middleware.CaughtUp, middleware.Progress} { // of bundles, say
+		m.Update(eventMsg{Kind: kind, Account: juliet, Done: 20, Total: 20})
+		if strings.Contains(m.View(), "catching up") {
+			t.Errorf("catching up after %v", kind)
+		}
+	}
+	m.Update(eventMsg{Kind: middleware.CatchingUp, Account: juliet, Done: 20})
+	if s := m.View(); !strings.Contains(s, "catching up, 20 so far") {
+		t.Errorf("no end is known:\n%s", s)
+	}
+	if m.Update(statusMsg("offline")); strings.Contains(m.View(), "catching up") {
+		t.Error("catching up without a connection")
+	}
+}
+
+// TestPrivateMessagesHaveAChat: what an occupant of a room writes to us alone, and
+// what we answer, does not stand among what all of the room read.
+func TestPrivateMessagesHaveAChat(t *testing.T) {
+	const hall, private = "hall@rooms.capulet.example", "hall@rooms.capulet.example/Romeo"
+	message := func(from, to string, typ stanza.MessageType, mark *struct{}, own bool) textMsg {
+		account := map[bool]string{false: romeo, true: juliet}[own]
+		return textMsg{
+			Message: stanza.Message{From: jid.MustParse(from), To: jid.MustParse(to), Type: typ}, Body: "hello", Private: mark,
+			Info: &middleware.Info{Account: account, Trust: omemo.Verified},
+		}
+	}
+	for _, tc := range []struct {
+		name      string
+		joined    bool
+		message   textMsg
+		chat, who string
+	}{
+		{"to all", true, message(private, juliet, stanza.GroupChatMessage, nil, false), hall, "Romeo"},
+		{"of a room that we are in", true, message(private, juliet, stanza.ChatMessage, nil, false), private, "Romeo"},
+		{"with the mark", false, message(private, juliet, stanza.ChatMessage, &struct{}{}, false), private, "Romeo"},
+		{"of another device of ours", true, message(juliet+"/x", private, stanza.ChatMessage, nil, true), private, "juliet"},
+		{"of a contact", true, message(romeo+"/x", juliet, stanza.ChatMessage, nil, false), romeo, "romeo"},
+	} {
+		m := shown(t)
+		if tc.joined {
+			m.Update(eventMsg{Kind: middleware.RoomReady, Account: hall})
+		}
+		m.Update(tc.message)
+		c := m.chat(tc.chat)
+		if n := len(c.lines); n == 0 || c.lines[n-1].text != "hello" || c.lines[n-1].who != tc.who || c.room != (tc.chat == hall) {
+			t.Errorf("%s: %+v", tc.name, c)
+		}
+		if want := map[bool]string{true: romeo}[c.name == private && tc.who == "Romeo"]; c.account != want {
+			t.Errorf("%s: keys of %q, want %q", tc.name, c.account, want)
+		}
+		for _, other := range m.chats {
+			if other != c && slices.ContainsFunc(other.lines, func(l line) bool { return !l.notice }) {
+				t.Errorf("%s: also in %s", tc.name, other.name)
+			}
+		}
 	}
 }
 
