@@ -67,17 +67,50 @@ func (r *rooms) note(bare, nick, account string, now time.Time) {
 	case last >= 0 && rows[last].Account == account:
 		rows[last].Seen = now
 		row = rows[last]
-	case known.size >= maxOccupants:
-		return
 	default:
 		if last >= 0 {
 			row.N = rows[last].N + 1
 		}
-		known.nicks[nick] = append(rows, row)
+		if known.size >= maxOccupants {
+			r.l.m.manager.ForgetOccupants(known.yield()...)
+		}
+		known.nicks[nick] = append(known.nicks[nick], row) // none of it is left if it was that nick
 		known.size++
 	}
 	r.l.m.manager.NoteOccupants(row)
 	signal(r.l.marked)
+}
+
+// yield forgets a nick, with all who have had it: without some of them, what they
+// have said would be taken for another's. It is one that nobody has had but
+// accounts with the most rows, and of those the one that was not seen for longest:
+// so whoever changes nicks without end drives out no others' but own ones.
+func (k *roll) yield() (gone []omemo.OccupantID) {
+	held := make(map[string]int)
+	for _, rows := range k.nicks {
+		for _, row := range rows {
+			held[row.Account]++
+		}
+	}
+	var nick string
+	var most int
+	var seen time.Time
+	for n, rows := range k.nicks {
+		least := k.size
+		for _, row := range rows {
+			least = min(least, held[row.Account])
+		}
+		last := rows[len(rows)-1].Seen
+		if least > most || least == most && last.Before(seen) {
+			nick, most, seen = n, least, last
+		}
+	}
+	for _, row := range k.nicks[nick] {
+		gone = append(gone, row.OccupantID)
+	}
+	k.size -= len(gone)
+	delete(k.nicks, nick)
+	return gone
 }
 
 // past returns who had a nick at some time, as far as it was seen; if it was not
@@ -92,8 +125,8 @@ func (r *rooms) past(bare, nick string, at time.Time) (account string, read bool
 		return "", false
 	}
 	for i, row := range known.nicks[nick] {
-		if i > 0 && row.Since.After(at) {
-			break
+		if (i > 0 || row.N > 0) && row.Since.After(at) {
+			break // if it is not the first, others had the nick before
 		}
 		account = row.Account
 	}

@@ -198,6 +198,7 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	riding := m.marks.take()
 	u.changes.DropInbox = append(u.changes.DropInbox, riding.inbox...)
 	u.changes.DropOutbox = append(u.changes.DropOutbox, riding.outbox...)
+	u.changes.DropOccupants = append(u.changes.DropOccupants, riding.gone...)
 	u.changes.Occupants = append(u.changes.Occupants, riding.occupants...)
 	u.changes.Cursors = append(riding.cursors, u.changes.Cursors...) // the later counts
 	if u.account != nil {

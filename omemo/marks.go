@@ -16,16 +16,14 @@ type marks struct {
 type marked struct {
 	inbox, outbox []uint64 // to be removed
 	occupants     []OccupantRow
-	cursors       []Cursor // one for each archive
+	gone          []OccupantID // to be removed, before occupants are written
+	cursors       []Cursor     // one for each archive
 }
 
 func (k *marks) add(more marked) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.inbox = append(k.inbox, more.inbox...)
-	k.outbox = append(k.outbox, more.outbox...)
-	k.occupants = append(k.occupants, more.occupants...)
-	k.cursors = latest(k.cursors, more.cursors)
+	k.marked = k.marked.then(more)
 }
 
 // back puts back what could not be committed. Of two for one row, the newer
@@ -33,10 +31,23 @@ func (k *marks) add(more marked) {
 func (k *marks) back(taken marked) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.inbox = append(taken.inbox, k.inbox...)
-	k.outbox = append(taken.outbox, k.outbox...)
-	k.occupants = append(taken.occupants, k.occupants...)
-	k.cursors = latest(taken.cursors, k.cursors)
+	k.marked = taken.then(k.marked)
+}
+
+// then returns both, of which other is the newer.
+func (c marked) then(other marked) marked {
+	gone := make(map[OccupantID]bool, len(other.gone))
+	for _, id := range other.gone {
+		gone[id] = true
+	}
+	kept := slices.DeleteFunc(c.occupants, func(r OccupantRow) bool { return gone[r.OccupantID] })
+	return marked{
+		inbox:     append(c.inbox, other.inbox...),
+		outbox:    append(c.outbox, other.outbox...),
+		occupants: append(kept, other.occupants...),
+		gone:      append(c.gone, other.gone...),
+		cursors:   latest(c.cursors, other.cursors),
+	}
 }
 
 // latest adds newer positions to others, in the place of those in the same
@@ -60,7 +71,7 @@ func (k *marks) take() marked {
 func (k *marks) empty() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.inbox)+len(k.outbox)+len(k.occupants)+len(k.cursors) == 0
+	return len(k.inbox)+len(k.outbox)+len(k.occupants)+len(k.gone)+len(k.cursors) == 0
 }
 
 // Later has rows removed by the next commit: messages that the application has
@@ -72,7 +83,8 @@ func (m *Manager) Later(inbox, outbox []uint64) { m.marks.add(marked{inbox: inbo
 // does: everything up to there has been dealt with.
 func (m *Manager) Reached(c Cursor) { m.marks.add(marked{cursors: []Cursor{c}}) }
 
-// Flush commits what Later, Reached and NoteOccupants have collected.
+// Flush commits what Later, Reached, NoteOccupants and ForgetOccupants have
+// collected.
 func (m *Manager) Flush(ctx context.Context) error {
 	if m.marks.empty() {
 		return nil

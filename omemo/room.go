@@ -61,6 +61,10 @@ func (m *Manager) Occupants(ctx context.Context, room string) ([]OccupantRow, er
 // removed.
 func (m *Manager) NoteOccupants(rows ...OccupantRow) { m.marks.add(marked{occupants: rows}) }
 
+// ForgetOccupants has rows removed by the next commit. One that is noted later is
+// written anew.
+func (m *Manager) ForgetOccupants(ids ...OccupantID) { m.marks.add(marked{gone: ids}) }
+
 // Echo takes a message of our own that its room has sent back: found is false if
 // none of that hash is waited for. v says what is to become of it; that, and that
 // it has come back and so need not be sent again, is committed at once; so is

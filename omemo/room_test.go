@@ -113,3 +113,53 @@ func TestRoomRowsAge(t *testing.T) {
 		}
 	})
 }
+
+// Of what was noted and forgotten of a nick, the last counts: in one commit, in
+// several, and after one that has failed.
+func TestForgetOccupants(t *testing.T) {
+	_, b := pair(t, omemo.V2)
+	id := omemo.OccupantID{Room: "room@chat.example", Nick: "nurse"}
+	note := func(account string) {
+		b.m.NoteOccupants(omemo.OccupantRow{OccupantID: id, Account: account, Since: time.Now(), Seen: time.Now()})
+	}
+	forget := func() { b.m.ForgetOccupants(id) }
+	for _, tc := range []struct {
+		name   string
+		change func(next func())
+		want   string
+	}{
+		{"noted", func(func()) { note("nurse@capulet.example") }, "nurse@capulet.example"},
+		{"forgotten", func(next func()) { note("nurse@capulet.example"); next(); forget() }, ""},
+		{"forgotten alone", func(func()) { forget() }, ""},
+		{"noted once more", func(next func()) {
+			note("nurse@capulet.example")
+			next()
+			forget()
+			next()
+			note("tybalt@capulet.example")
+		}, "tybalt@capulet.example"},
+	} {
+		for name, between := range map[string]func(){
+			"in one": func() {},
+			"each":   func() { b.ok(b.m.Flush(t.Context())) },
+			"failing": func() {
+				b.store.fail = func(string) error { return errStore }
+				if err := b.m.Flush(t.Context()); !errors.Is(err, errStore) {
+					t.Error(err)
+				}
+				b.store.fail = nil
+			},
+		} {
+			t.Run(tc.name+", "+name, func(t *testing.T) {
+				tc.change(between)
+				b.ok(b.m.Flush(t.Context()))
+				rows, err := b.m.Occupants(t.Context(), id.Room)
+				b.ok(err)
+				switch {
+				case tc.want == "" && len(rows) != 0, tc.want != "" && (len(rows) != 1 || rows[0].Account != tc.want):
+					t.Errorf("%+v, want %q", rows, tc.want)
+				}
+			})
+		}
+	}
+}
