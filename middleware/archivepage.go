@@ -70,7 +70,7 @@ func (b *batch) read(ctx context.Context, r *result) error {
 	case class == failure, class == empty, class == event && child(a.message, "body") == nil:
 		return nil // of no use any more
 	case class == event, class == roomSignal && !inRoom: // word from the server; an invitation
-		if !b.in.wasInClear(r.id) {
+		if !b.knows(a, r.id) {
 			b.clear(a, r.id)
 		}
 		return nil
@@ -85,7 +85,7 @@ func (b *batch) read(ctx context.Context, r *result) error {
 	case err != nil:
 		l.refused(a.message, err)
 	case len(found) == 0:
-		if !b.in.wasInClear(r.id) && l.admitted(ctx, a) {
+		if !b.knows(a, r.id) && l.admitted(ctx, a) {
 			b.clear(a, r.id)
 		}
 	case inRoom && a.sender == l.m.own.JID:
@@ -101,6 +101,12 @@ func (b *batch) read(ctx context.Context, r *result) error {
 		return errLost
 	}
 	return nil
+}
+
+// knows reports whether the application has a message that was not encrypted: it was
+// delivered before, or it was sent here.
+func (b *batch) knows(a *arrival, id string) bool {
+	return b.in.wasInClear(id) || b.l.isOwnClear(a)
 }
 
 // clear has a message delivered that was not encrypted.

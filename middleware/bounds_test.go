@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 
 	"example.org/omellium/omemo"
+	"example.org/omellium/stanza"
+	"mellium.im/xmpp/jid"
 )
 
 // boundLink is as much of a link as what is bounded here needs.
@@ -95,5 +97,25 @@ func TestTracesAreBounded(t *testing.T) {
 	}
 	if len(traces.steps) > traceMessages || len(traces.steps[fmt.Sprint(3*traceMessages-1)]) != traceSteps {
 		t.Errorf("%d messages", len(traces.steps))
+	}
+}
+
+// Of what was sent in clear the newest is remembered, and no more than twice as much.
+func TestOwnClearIsBounded(t *testing.T) {
+	var o ownClear
+	from := jid.MustParse("juliet@example.net/x")
+	sent := func(i int) *stanza.Element {
+		return stanza.NewElement(stanza.NSClient, "message").SetAttribute("from", from.String()).
+			SetAttribute("to", "romeo@example.net").SetAttribute("id", fmt.Sprint(i))
+	}
+	const n = 3*maxOwnClear + 1
+	for i := range n {
+		o.note(from, sent(i))
+	}
+	if !o.has(sent(n-1)) || !o.has(sent(n-maxOwnClear)) || o.has(sent(0)) || len(o.now)+len(o.before) > 2*maxOwnClear {
+		t.Errorf("%d and %d are remembered", len(o.now), len(o.before))
+	}
+	if o.has(stanza.NewElement(stanza.NSClient, "message")) || o.has(sent(n-1).SetAttribute("from", "juliet@example.net")) {
+		t.Error("a message without an id or a resource")
 	}
 }

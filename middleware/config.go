@@ -130,8 +130,10 @@ type Config struct {
 	// not negative, and whenever it joins a room, from where it was left, page by page
 	// and in order. Handlers get the messages as if they had been there, with the time
 	// in a <delay/>; what another device of the account has sent comes as a carbon.
-	// What comes live meanwhile waits its turn. The first time it begins where the
-	// archive ended when the device was published.
+	// What the program itself has sent in clear does not come, but only as long as the
+	// Middleware lives that has sent it: after a restart, it comes as a carbon. What
+	// comes live meanwhile waits its turn. The first time it begins where the archive
+	// ended when the device was published.
 	//
 	// While the program is connected, what the server delivers to other devices of the
 	// account alone is not fetched: programs that are not the only one should enable

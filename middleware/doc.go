@@ -40,7 +40,8 @@
 // worker.go does what is owed; inbox.go and outbox.go are what survives a crash; archiverun.go
 // catches up with an archive, hearing.go says when, archivequery.go asks it,
 // archivepage.go commits and delivers what it answers, intake.go keeps what comes
-// live behind that, and recall.go fills pages in that were read before; announce.go
+// live behind that, owncopy.go and ownclear.go recognise what was sent here, and
+// recall.go fills pages in that were read before; announce.go
 // and request.go speak with the server; event.go, observe.go and trace.go tell what
 // happens.
 package middleware

@@ -97,7 +97,7 @@ func (l *link) refused(e *stanza.Element, err error) {
 
 // inClear passes a message on that is not encrypted, if it may be so.
 func (l *link) inClear(ctx context.Context, a *arrival) {
-	if l.admitted(ctx, a) {
+	if !l.isOwnClear(a) && l.admitted(ctx, a) {
 		l.pass(a.outer)
 	}
 }

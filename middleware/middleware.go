@@ -29,6 +29,7 @@ type Middleware struct {
 	closed bool
 
 	catchUp   catchUp
+	ownClear  ownClear
 	withdrawn map[omemo.Version]error // versions that cannot be served, and why
 
 	wrapping sync.Mutex // one Wrap at a time

@@ -95,7 +95,7 @@ func (l *link) send(ctx context.Context, e *stanza.Element) (result *Result, row
 		fallthrough
 	case event, roomSignal, empty:
 		result.Plain = true
-		return result, nil, l.front.SendElement(ctx, e)
+		return result, nil, l.sendClear(ctx, e)
 	}
 	switch typ, _ := e.Attribute("type"); {
 	case typ == "groupchat" && l.m.config.policy(bare) != Off:
@@ -113,10 +113,18 @@ func (l *link) send(ctx context.Context, e *stanza.Element) (result *Result, row
 		return result, nil, err
 	}
 	if result.Plain {
-		return result, nil, l.front.SendElement(ctx, e)
+		return result, nil, l.sendClear(ctx, e)
 	}
 	rows, err = l.seal(ctx, e, bare, kind, result)
 	return result, rows, err
+}
+
+// sendClear writes a message as it is.
+func (l *link) sendClear(ctx context.Context, e *stanza.Element) error {
+	if l.m.config.CatchUp {
+		l.m.ownClear.note(l.full, e)
+	}
+	return l.front.SendElement(ctx, e)
 }
 
 // onlyError returns an error stanza without what it answers.
