@@ -102,13 +102,14 @@ func classify(e *stanza.Element, fromServer bool) class {
 
 // isOther reports whether a top-level element, not being a message, is one that
 // exists: what the stream's own namespace does not know could be a message gone
-// wrong, and no server would take it.
+// wrong, and no server would take it; neither does one take a message of another
+// namespace, such as that of components.
 func isOther(e *stanza.Element) bool {
 	switch e.Name.Space {
 	case "", stanza.NSClient, "jabber:server":
 		return e.Name.Local == "iq" || e.Name.Local == "presence"
 	}
-	return true
+	return e.Name.Local != "message"
 }
 
 // outside reports whether an element may stand in clear in any message.

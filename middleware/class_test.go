@@ -144,6 +144,9 @@ func TestOther(t *testing.T) {
 		`<body xmlns="jabber:client"/>`:     false,
 		`<body xmlns=""/>`:                  false,
 		`<Message xmlns=""/>`:               false,
+
+		`<message xmlns="jabber:component:accept"/>`: false,
+		`<message xmlns="urn:example"/>`:             false,
 	} {
 		e, err := stanza.ParseElement([]byte(xml), stanza.DefaultLimits)
 		if err != nil {
@@ -180,7 +183,8 @@ func TestTransient(t *testing.T) {
 func TestTakeApart(t *testing.T) {
 	const in = `<message xmlns="jabber:client" to="a@b" from="c@d" id="1" type="chat" xml:lang="de" canary="canary" xmlns:q="urn:q" q:canary="canary">` +
 		`<body>canary</body><thread>canary</thread><canary xmlns="urn:q">canary</canary>` +
-		`<encryption xmlns="urn:xmpp:eme:0" namespace="canary"/><store xmlns="urn:xmpp:hints"/></message>`
+		`<encryption xmlns="urn:xmpp:eme:0" namespace="canary"/><store xmlns="urn:xmpp:hints" canary="canary"> </store>` +
+		`<delay xmlns="urn:xmpp:delay" stamp="2020-01-01T00:00:00Z">canary</delay></message>`
 	e, err := stanza.ParseElement([]byte(in), stanza.DefaultLimits)
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +197,7 @@ func TestTakeApart(t *testing.T) {
 	if strings.Contains(shell, "canary") {
 		t.Errorf("shell: %s", shell)
 	}
-	for _, kept := range []string{`to="a@b"`, `from="c@d"`, `id="1"`, `type="chat"`, `xml:lang="de"`, "urn:xmpp:hints"} {
+	for _, kept := range []string{`to="a@b"`, `from="c@d"`, `id="1"`, `type="chat"`, `xml:lang="de"`, "urn:xmpp:hints", `stamp="2020-01-01T00:00:00Z"`} {
 		if !strings.Contains(shell, kept) {
 			t.Errorf("shell lacks %s: %s", kept, shell)
 		}

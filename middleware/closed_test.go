@@ -136,6 +136,12 @@ func TestFailClosed(t *testing.T) {
 			c.Versions = []omemo.Version{omemo.Legacy}
 			connected(t, srv, juliet, c)
 		}, inner: `<reaction xmlns="urn:example">canary</reaction>`, want: omemo.ErrNoForm},
+		{name: "body in a hint", prepare: device, inner: `<store xmlns="urn:xmpp:hints"><body xmlns="jabber:client">canary</body></store>`, want: middleware.ErrMessage},
+		{name: "body in a hint, beside a body", prepare: device, inner: `<body>x</body><store xmlns="urn:xmpp:hints"><body xmlns="jabber:client">canary</body></store>`, want: middleware.ErrMessage},
+		{name: "text in a hint", prepare: device, inner: `<store xmlns="urn:xmpp:hints">canary</store>`, want: middleware.ErrMessage},
+		{name: "body in an id", prepare: device, inner: `<body>x</body><origin-id xmlns="urn:xmpp:sid:0" id="1"><body xmlns="jabber:client">canary</body></origin-id>`, want: middleware.ErrMessage},
+		{name: "text in an id beside an invitation", prepare: device, inner: `<x xmlns="jabber:x:conference" jid="a@b"/><origin-id xmlns="urn:xmpp:sid:0" id="1">canary</origin-id>`, want: middleware.ErrMessage},
+		{name: "body in a delay", prepare: device, inner: `<delay xmlns="urn:xmpp:delay" stamp="2020-01-01T00:00:00Z"><body xmlns="jabber:client">canary</body></delay>`, want: middleware.ErrMessage},
 		{name: "already encrypted", prepare: device, inner: `<encrypted xmlns="urn:xmpp:omemo:2"><payload>canary</payload></encrypted>`, want: middleware.ErrMessage},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -31,6 +31,7 @@
 // middleware.go, identity.go and link.go hold an account and one connection of it.
 // class.go decides what a stanza is; outgoing.go, incoming.go, arrival.go and
 // undecryptable.go are the two ways, rewrite.go the forms a message has on them;
+// beside.go says what of a message leaves beside them;
 // ask.go asks about undecided devices, decide.go and trustmessage.go decide
 // about keys and tell others; directory.go keeps device lists, resources.go says
 // when one may have changed unheard; setup.go,

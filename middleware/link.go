@@ -201,6 +201,10 @@ func (l *link) Outgoing(ctx context.Context, e *stanza.Element) {
 func (l *link) Incoming(ctx context.Context, e *stanza.Element) {
 	defer l.recovered()
 	if !front.IsMessage(e.Name) {
+		if e.Name.Local == "message" { // which a handler could take for one of ours
+			l.Refused(front.Incoming, xml.StartElement{Name: e.Name, Attr: e.Attr}, fmt.Errorf("%w: <message/> in the namespace %q", stanza.ErrMalformed, e.Name.Space))
+			return
+		}
 		l.incomingOther(e)
 		return
 	}

@@ -91,9 +91,14 @@ func (l *link) send(ctx context.Context, e *stanza.Element) (result *Result, row
 	switch kind {
 	case failure:
 		// It may quote what it answers, and that was decrypted.
-		e = onlyError(e)
-		fallthrough
+		result.Plain = true
+		return result, nil, l.front.SendElement(ctx, onlyError(e))
 	case event, roomSignal, empty:
+		if l.m.config.policy(bare) != Off {
+			if e, err = unencrypted(e); err != nil {
+				return result, nil, err
+			}
+		}
 		result.Plain = true
 		return result, nil, l.sendClear(ctx, e)
 	}
@@ -129,7 +134,7 @@ func (l *link) sendClear(ctx context.Context, e *stanza.Element) error {
 
 // onlyError returns an error stanza without what it answers.
 func onlyError(e *stanza.Element) *stanza.Element {
-	out := &stanza.Element{Name: e.Name, Attr: e.Attr}
+	out := &stanza.Element{Name: e.Name, Attr: attributes(e)}
 	if c := child(e, "error"); c != nil {
 		out.Append(c)
 	}

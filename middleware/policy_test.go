@@ -96,6 +96,9 @@ func TestPolicyOut(t *testing.T) {
 				{"room subject", `type="groupchat" to="balcony@rooms.example.net"`, `<subject>x</subject>`, "plain", "plain", "plain"},
 				{"invitation", `to="juliet@example.net"`, `<x xmlns="jabber:x:conference" jid="balcony@rooms.example.net"/>`, "plain", "plain", "plain"},
 				{"hints only", `type="chat" to="juliet@example.net"`, `<store xmlns="urn:xmpp:hints"/>`, "plain", "plain", "plain"},
+				{"delay only, with text", `type="chat" canary="canary" to="juliet@example.net"`, `<delay xmlns="urn:xmpp:delay" stamp="2020-01-01T00:00:00Z">canary</delay>`, "plain", "plain", "plain"},
+				{"delay with text", `type="chat" to="juliet@example.net"`, body + `<delay xmlns="urn:xmpp:delay" stamp="2020-01-01T00:00:00Z">canary</delay>`, crypt, crypt, "plain"},
+				{"hint with a body", `type="chat" to="juliet@example.net"`, `<store xmlns="urn:xmpp:hints">` + body + `</store>`, "send failed", "send failed", "plain"},
 				{"not an address", `type="chat" to="@"`, body, "send failed", "send failed", "send failed"},
 			} {
 				t.Run(tc.name, func(t *testing.T) {

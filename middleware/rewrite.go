@@ -34,7 +34,13 @@ func takeApart(e *stanza.Element, own, to string, now time.Time) (*draft, error)
 	for c := range e.Elements() {
 		switch {
 		case c.Is(stanza.NSEME, "encryption"): // ours is written
-		case outside(c), isPrivateMark(c):
+		case outside(c):
+			c, err := beside(c)
+			if err != nil {
+				return nil, err
+			}
+			d.shell.Append(c)
+		case isPrivateMark(c):
 			d.shell.Append(c)
 		default:
 			envelope.Content = append(envelope.Content, c)
