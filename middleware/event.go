@@ -23,7 +23,7 @@ const (
 	UndecidedDevices
 
 	// About messages that come in.
-	NotForUs          // no key for this device: Account, Device
+	NotForUs          // no key for this device, as in trust messages for others: Account, Device
 	Undecryptable     // refused: Account, Device, ID, Err
 	Duplicate         // decrypted before: Account, Device, ID
 	PlaintextReceived // came in clear and was not delivered: Account, ID
