@@ -24,6 +24,10 @@ const (
 	// maxSiblings bounds the devices that are remembered for it, and the messages
 	// that wait.
 	maxSiblings = 1024
+	// inboxPause is how long it takes until a message is read again that the store
+	// did not give, doubled up to inboxPauseLimit.
+	inboxPause      = 100 * time.Millisecond
+	inboxPauseLimit = 10 * time.Second
 )
 
 var errAttempts = errors.New("middleware: message was handed over too often")
@@ -65,18 +69,12 @@ func (l *link) redeliver(ctx context.Context) error {
 // kept in memory; when the application asks for the next stanza, it has read
 // this one. If the stream has ended by then, the message is for the next one: an
 // answer to it could not leave. count writes down that it was handed over.
+//
+// While the store fails, the message waits, and what comes after it with it.
 func (l *link) deliver(seq uint64, count bool) {
 	l.front.DeliverLazily(func() ([]byte, func(), bool) {
-		rows, err := l.m.manager.Inbox(l.ctx, seq-1, 1)
-		if err == nil && count && len(rows) > 0 {
-			rows[0].Attempts++
-			err = l.m.manager.Attempt(l.ctx, rows[0])
-		}
-		if err != nil {
-			l.trouble(err)
-			return nil, nil, false
-		}
-		if len(rows) == 0 || rows[0].Seq != seq {
+		rows, ok := l.readInbox(seq, count)
+		if !ok || len(rows) == 0 || rows[0].Seq != seq {
 			return nil, nil, false
 		}
 		return rows[0].Stanza, func() {
@@ -84,6 +82,30 @@ func (l *link) deliver(seq uint64, count bool) {
 			signal(l.marked)
 		}, true
 	})
+}
+
+// readInbox reads a row, and counts the attempt; ok is false if the link has ended
+// before the store gave it.
+func (l *link) readInbox(seq uint64, count bool) (rows []omemo.InboxRow, ok bool) {
+	for pause := inboxPause; ; pause = min(2*pause, inboxPauseLimit) {
+		rows, err := l.m.manager.Inbox(l.ctx, seq-1, 1)
+		if err == nil && count && len(rows) > 0 && rows[0].Seq == seq {
+			rows[0].Attempts++
+			err = l.m.manager.Attempt(l.ctx, rows[0])
+		}
+		if err == nil {
+			return rows, true
+		}
+		l.trouble(err)
+		if errors.Is(err, omemo.ErrFenced) || errors.Is(err, omemo.ErrClosed) {
+			return nil, false
+		}
+		select {
+		case <-time.After(pause):
+		case <-l.ctx.Done():
+			return nil, false
+		}
+	}
 }
 
 // siblings waits, for messages without a key for us, whether the same device
