@@ -142,6 +142,9 @@ func (b *batch) commit(ctx context.Context) error {
 			l.opened(ctx, a, msg, r.Opened, *entries[i].answers)
 		case r.Err != nil:
 			l.undecryptable(ctx, a, msg, r.Err)
+			if r.Kept && passes(r.Err) {
+				l.postponed()
+			}
 		case r.Seq != 0:
 			b.in.inClear(a, b.in.position(a))
 			l.deliver(r.Seq, false)

@@ -292,6 +292,7 @@ func (l *link) reopen(ctx context.Context, from omemo.Address) {
 	rows, err := l.m.manager.Kept(ctx, from)
 	if err != nil {
 		l.trouble(err)
+		l.postponed()
 		return
 	}
 	for _, row := range rows {

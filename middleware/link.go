@@ -46,6 +46,7 @@ type link struct {
 	intakes   intakes
 	hearing   hearing
 	siblings  siblings
+	retrial   retrial
 	roster    roster
 	rooms     rooms
 	resources resources

@@ -30,22 +30,24 @@ func (l *link) undecryptable(ctx context.Context, a *arrival, msg *omemo.Message
 		l.trouble(err) // it says nothing about the message: whoever owns the store now will get it
 		return
 	}
-	if a.journal != 0 {
-		return // it was reported when it came
+	if a.journal != 0 { // it was reported when it came
+		if passes(err) {
+			l.postponed()
+		}
+		return
 	}
 	if a.past && errors.Is(err, ErrOccupant) {
 		l.inquire(ctx, a, msg)
 		return
 	}
 	l.m.emit(e)
-	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !errors.Is(err, omemo.ErrCommit) {
-		return // an archive has it still
+	if !a.live || !errors.Is(err, omemo.ErrNoSession) && !passes(err) {
+		return // an archive has it still, or nothing helps
 	}
-	kept, failure := l.m.manager.Keep(ctx, msg.Sender, err.Error(), a.outer.AppendXML(nil))
-	if failure != nil {
-		l.trouble(failure)
+	a.lost = !l.retain(ctx, msg.Sender, err, a.outer)
+	if passes(err) && !a.lost {
+		l.postponed()
 	}
-	a.lost = !kept
 	if errors.Is(err, omemo.ErrNoSession) {
 		owed, err := l.m.manager.Introduce(ctx, omemo.Peer{Version: msg.Version, Address: msg.Sender})
 		if err != nil {

@@ -53,6 +53,7 @@ func (l *link) work() {
 // doOwed does all that is owed, and returns when to look again by itself.
 func (l *link) doOwed(ctx context.Context) (time.Duration, error) {
 	l.rooms.refresh()
+	l.tryAgain(ctx)
 	if err := l.reannounce(ctx); err != nil {
 		return 0, err
 	}
@@ -83,6 +84,9 @@ func (l *link) doOwed(ctx context.Context) (time.Duration, error) {
 		again = min(again, max(time.Until(t.after), time.Second))
 	}
 	again = min(again, max(time.Until(due.Again), workPause))
+	if left, ok := l.retrial.left(); ok {
+		again = min(again, left)
+	}
 	return again, errors.Join(failures...)
 }
 
