@@ -148,6 +148,10 @@ var (
 	ErrNotReady = errors.New("middleware: own device could not be published")
 	// ErrRolledBack: a message was dropped because the store had been rolled back.
 	ErrRolledBack = errors.New("middleware: message of a state that was rolled back")
+	// ErrDistrusted: a message that waited to be sent again was dropped, because a
+	// key that it is encrypted for was distrusted meanwhile. If it was written before
+	// the connection was lost, it may have arrived.
+	ErrDistrusted = errors.New("middleware: message for a key that is distrusted now")
 	// ErrArchiveGap: messages between the last that was read and the oldest in the
 	// archive may be lost.
 	ErrArchiveGap = errors.New("middleware: archive has lost the position")

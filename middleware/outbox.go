@@ -23,7 +23,8 @@ const (
 )
 
 // resend writes what earlier sessions have left in the outbox: the same bytes,
-// never sealed again. Receivers drop what they have seen.
+// never sealed again. Receivers drop what they have seen. What was sealed for a
+// device that is distrusted now does not leave.
 func (l *link) resend(ctx context.Context) error {
 	var after uint64
 	for {
@@ -42,12 +43,28 @@ func (l *link) resend(ctx context.Context) error {
 				l.rooms.postpone(row)
 				continue
 			}
-			l.transmit(ctx, []omemo.OutboxRow{row})
+			l.transmit(ctx, l.stillFor(ctx, row))
 		}
 		if len(rows) < outboxBatch {
 			return nil
 		}
 	}
+}
+
+// stillFor returns those of rows that have waited which may leave now: decisions
+// about keys may have been made since they were sealed. If that cannot be told,
+// they stay in the outbox.
+func (l *link) stillFor(ctx context.Context, rows ...omemo.OutboxRow) []omemo.OutboxRow {
+	kept, withheld, err := l.m.manager.Withhold(ctx, rows...)
+	if err != nil {
+		l.trouble(err)
+		return nil
+	}
+	for _, row := range withheld {
+		l.m.traces.note(row.ID, "withheld: a key was distrusted")
+		l.m.emit(Event{Kind: SendFailed, Account: row.Chat, ID: row.ID, Err: ErrDistrusted})
+	}
+	return kept
 }
 
 // isForRoom reports whether a stanza is for all in a room: a room takes it only

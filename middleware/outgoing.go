@@ -35,13 +35,13 @@ func (l *link) enqueue(ctx context.Context, j *job) error {
 func (l *link) process(j *job) {
 	if j.row != nil {
 		if l.wait(l.life) == nil {
-			l.transmit(l.life, []omemo.OutboxRow{*j.row})
+			l.transmit(l.life, l.stillFor(l.life, *j.row))
 		}
 		return
 	}
 	if j.room != "" {
 		if l.wait(l.life) == nil {
-			l.transmit(l.life, l.rooms.due(j.room))
+			l.transmit(l.life, l.stillFor(l.life, l.rooms.due(j.room)...))
 		}
 		return
 	}

@@ -39,7 +39,7 @@ func (l *link) sealRoom(ctx context.Context, e *stanza.Element, bare jid.JID, ki
 			return nil, nil
 		}
 		if err == nil { // in the room now: what was left of earlier sessions comes first
-			rows = append(l.rooms.due(bare.String()), rows...)
+			rows = append(l.stillFor(ctx, l.rooms.due(bare.String())...), rows...)
 		}
 		return rows, err
 	}

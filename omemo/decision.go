@@ -29,7 +29,8 @@ func (m *Manager) SetTrust(ctx context.Context, jid string, f Fingerprint, t Tru
 
 // Decide records decisions, all of them at once or none. What a device has said
 // about other keys is done when its own is verified, and forgotten when it is
-// distrusted. Nobody is told; Announce does that.
+// distrusted. Nobody is told; Announce does that. What waits in the outbox for a
+// distrusted key must not leave any more: see Withhold.
 func (m *Manager) Decide(ctx context.Context, decisions ...Decision) error {
 	return m.work(ctx, func(u *unit) error { return u.decide(ctx, decisions) })
 }
