@@ -100,7 +100,8 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		// read along.
 		Trust:           omemo.ManualOwn(omemo.BlindBeforeVerification),
 		AnswerStrangers: true,
-		// What came while the bot was away is answered, too.
+		// What came while the bot was away is answered, too, but in rooms: there it
+		// is read alone.
 		CatchUp: true,
 		OnEvent: b.onEvent,
 		Logger:  log,
