@@ -204,9 +204,6 @@ func (c *client) join(ctx context.Context, nick jid.JID) error {
 		return err
 	}
 	c.mu.Lock()
-	if c.rooms == nil {
-		c.rooms = make(map[string]jid.JID)
-	}
 	c.rooms[nick.Bare().String()] = nick
 	c.mu.Unlock()
 	x := xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}})

@@ -118,7 +118,7 @@ func TestKeysOfARoom(t *testing.T) {
 		fingerprints[account], err = om.Manager().Fingerprint(t.Context())
 		ok(t, err)
 	}
-	c := &client{addr: jid.MustParse(juliet), show: func(tea.Msg) {}}
+	c := &client{addr: jid.MustParse(juliet), show: func(tea.Msg) {}, rooms: make(map[string]jid.JID)}
 	c.om, c.session = connect(juliet, middleware.Config{})
 	ok(t, srv.AddRoom(hall, fit, map[string]string{juliet: "owner", romeo: "member", nurse: "member"}))
 	ok(t, c.join(t.Context(), jid.MustParse(hall+"/juliet")))

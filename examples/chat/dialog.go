@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	tea "github.com/charmbracelet/bubbletea"
 	"mellium.im/xmpp/jid"
@@ -199,21 +200,17 @@ func (m *model) dialogKey(k tea.KeyMsg) tea.Cmd {
 		d.at = (d.at + 1) % len(d.keys)
 	case name == "up":
 		d.at = (d.at + len(d.keys) - 1) % len(d.keys)
-	case name == "v":
-		d.decide(omemo.Verified, d.at)
-	case name == "b":
-		d.decide(omemo.TrustedBlindly, d.at)
-	case name == "d":
-		d.decide(omemo.Distrusted, d.at)
 	case name == "a":
 		k := &d.keys[d.at]
 		k.accept = k.changed != nil && !k.accept
-	case name == "V":
-		d.decide(omemo.Verified, d.undecided()...)
-	case name == "B":
-		d.decide(omemo.TrustedBlindly, d.undecided()...)
-	case name == "D":
-		d.decide(omemo.Distrusted, d.undecided()...)
+	default:
+		t, of := map[string]omemo.Trust{"v": omemo.Verified, "b": omemo.TrustedBlindly, "d": omemo.Distrusted}[strings.ToLower(name)], []int{d.at}
+		if strings.ToLower(name) != name {
+			of = d.undecided()
+		}
+		if t != omemo.Undecided {
+			d.decide(t, of...)
+		}
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	c := &client{password: os.Getenv("XMPP_PASSWORD")}
+	c := &client{password: os.Getenv("XMPP_PASSWORD"), rooms: make(map[string]jid.JID)}
 	flags := flag.NewFlagSet("chat", flag.ContinueOnError)
 	flags.Func("jid", "bare JID of the account", func(s string) (err error) {
 		c.addr, err = jid.Parse(s)
@@ -39,12 +39,8 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&c.server, "addr", "", "host:port of the server, if the domain does not tell")
 	flags.StringVar(&c.ca, "ca", "", "PEM file with the authorities to trust, instead of the system's")
 	db := flags.String("db", "chat.db", "file that keeps the OMEMO state; it holds secrets")
-	picture := flags.String("screenshot", "", "write an example of the screen as SVG to this file, and end")
 	if err := flags.Parse(args); err != nil {
 		return err
-	}
-	if *picture != "" {
-		return os.WriteFile(*picture, []byte(screenshot()), 0o644)
 	}
 	if c.addr.Localpart() == "" || c.password == "" {
 		return errors.New("-jid and the environment variable XMPP_PASSWORD are needed")
@@ -58,17 +54,19 @@ func run(ctx context.Context, args []string) error {
 	defer store.Close()
 	screen := tea.NewProgram(newModel(ctx, c), tea.WithAltScreen())
 	c.show = screen.Send
-	c.om, err = middleware.New(ctx, middleware.Config{
-		Store: store, CatchUp: true, AutomaticTrust: true,
-		Trust:    omemo.ManualOwn(omemo.BlindBeforeVerification),
-		AskTrust: c.ask,
-		OnEvent:  func(e middleware.Event) { c.show(eventMsg(e)) },
-	})
-	if err != nil {
+	if c.om, err = middleware.New(ctx, c.config(store)); err != nil {
 		return err
 	}
 	defer c.om.Close()
 	go c.stayOnline(ctx)
 	_, err = screen.Run()
 	return err
+}
+
+func (c *client) config(store omemo.Store) middleware.Config {
+	return middleware.Config{
+		Store: store, CatchUp: true, AutomaticTrust: true, AskTrust: c.ask,
+		Trust:   omemo.ManualOwn(omemo.BlindBeforeVerification),
+		OnEvent: func(e middleware.Event) { c.show(eventMsg(e)) },
+	}
 }

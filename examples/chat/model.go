@@ -201,10 +201,8 @@ func (m *model) event(e middleware.Event) {
 		m.note(e.Account, "joined, %d members", e.Total)
 	case middleware.RoomUnfit:
 		m.note(e.Account, "cannot be written to: %v", e.Err)
-	case middleware.RecipientAdded:
-		m.note(e.Room, "%s is written to from now on", e.Account)
-	case middleware.RecipientRemoved:
-		m.note(e.Room, "%s is not written to any more", e.Account)
+	case middleware.RecipientAdded, middleware.RecipientRemoved:
+		m.note(e.Room, "%v: %s", e.Kind, e.Account)
 	case middleware.CatchingUp:
 		m.done, m.total, m.busy = e.Done, e.Total, true
 	case middleware.CaughtUp:
@@ -224,15 +222,11 @@ func (m *model) key(k tea.KeyMsg) tea.Cmd {
 		if len(m.chats) > 0 {
 			m.turn((m.front + 1) % len(m.chats))
 		}
-	case tea.KeyF2:
-		return m.showKeys(false)
-	case tea.KeyF3:
-		return m.showKeys(true)
+	case tea.KeyF2, tea.KeyF3:
+		return m.showKeys(k.Type == tea.KeyF3)
 	case tea.KeyBackspace:
 		m.input = m.input[:max(0, len(m.input)-1)]
-	case tea.KeySpace:
-		m.input = append(m.input, ' ')
-	case tea.KeyRunes:
+	case tea.KeySpace, tea.KeyRunes:
 		m.input = append(m.input, k.Runes...)
 	case tea.KeyEnter:
 		text := strings.TrimSpace(string(m.input))
@@ -257,10 +251,8 @@ func (m *model) enter(text string) tea.Cmd {
 	case text == "":
 	case word == "/quit":
 		return tea.Quit
-	case word == "/keys":
-		return m.showKeys(false)
-	case word == "/me":
-		return m.showKeys(true)
+	case word == "/keys", word == "/me":
+		return m.showKeys(word == "/me")
 	case word == "/chat", word == "/join":
 		j, err := jid.Parse(rest)
 		if err != nil || j.Localpart() == "" || (word == "/join") != (j.Resourcepart() != "") {

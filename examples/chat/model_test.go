@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/xml"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -249,16 +246,5 @@ func TestAQuestionIsWithdrawn(t *testing.T) {
 	m.Update(withdrawnMsg{m.dialog.answer})
 	if m.dialog != nil {
 		t.Error("it is still open")
-	}
-}
-
-func TestTheScreenshotIsXML(t *testing.T) {
-	d := xml.NewDecoder(strings.NewReader(screenshot()))
-	for n := 0; ; n++ {
-		if _, err := d.Token(); errors.Is(err, io.EOF) && n > 500 {
-			return
-		} else if err != nil {
-			t.Fatal(err)
-		}
 	}
 }

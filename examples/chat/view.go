@@ -72,23 +72,18 @@ func (m *model) head() string {
 func (m *model) list() string {
 	var b strings.Builder
 	for i, c := range m.chats {
-		label := c.name
-		if len(label) > side-6 {
-			label = label[:side-6]
+		cursor := " "
+		if i == m.front {
+			cursor = strong.Render("▸")
 		}
-		label = name(label)
+		label := name(c.name[:min(len(c.name), side-6)])
 		if c.room {
 			label = "#" + label
-		}
-		if i == m.front {
-			label = strong.Render("▸") + label
-		} else {
-			label = " " + label
 		}
 		if c.unread > 0 {
 			label += fmt.Sprintf(" %d", c.unread)
 		}
-		b.WriteString(label + "\n")
+		b.WriteString(cursor + label + "\n")
 	}
 	return b.String()
 }
