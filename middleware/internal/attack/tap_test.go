@@ -18,6 +18,7 @@ type tap struct {
 
 	mu      sync.Mutex
 	changed *sync.Cond
+	commits int
 	peers   map[omemo.Peer]bool
 	skipped map[omemo.SkippedID]bool
 	chains  map[omemo.ChainID]bool
@@ -38,6 +39,7 @@ func (s *tap) Commit(ctx context.Context, c *omemo.Changes) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.commits++
 	for _, r := range c.Sessions {
 		s.peers[r.Peer] = true
 	}
@@ -49,6 +51,13 @@ func (s *tap) Commit(ctx context.Context, c *omemo.Changes) error {
 	}
 	s.changed.Broadcast()
 	return nil
+}
+
+// count returns how often something was written.
+func (s *tap) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.commits
 }
 
 // idle reports whether no work is owed, and nothing waits for a sign that the
