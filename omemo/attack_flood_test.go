@@ -69,6 +69,23 @@ func attackAgreements(t *testing.T, v omemo.Version) {
 			t.Errorf("%d steps", n)
 		}
 	})
+	t.Run("the worst of all", func(t *testing.T) {
+		// As many keys as are tried, each with a new ratchet key and the greatest gap, in
+		// each session that is held: SECURITY.md names the figures.
+		worst := uint64(omemo.MaxCandidates * (omemo.MaxArchived + 1))
+		message := b.spoiled(b.jumped(honest.Keys[0].Bare(v), v, ratchet.MaxSkip, a.address()).Keys[0], v, omemo.MaxCandidates, a.address())
+		if v == omemo.V2 {
+			worst = omemo.MaxArchived + 1
+			message.Keys = message.Keys[:1] // more are refused before
+		}
+		before, steps := curve.Agreements(), ratchet.Steps()
+		b.refuses(message, omemo.ErrRefused)
+		n, m := curve.Agreements()-before, ratchet.Steps()-steps
+		t.Logf("%d agreements, %d steps", n, m)
+		if n != worst || m != worst*(ratchet.MaxSkip+1) {
+			t.Errorf("%d agreements and %d steps, want %d and %d", n, m, worst, worst*(ratchet.MaxSkip+1))
+		}
+	})
 	t.Run("keys for others", func(t *testing.T) {
 		before, steps := curve.Agreements(), ratchet.Steps()
 		b.refuses(&omemo.Message{Version: v, Sender: a.address(), Payload: []byte("x")}, omemo.ErrNotForUs)

@@ -87,9 +87,9 @@ func envelope(t *testing.T, from, to, text string) []byte {
 	return b
 }
 
-// seal encrypts a plain text for the devices of an account in one version, and
-// returns the message's XML form.
-func (d *device) seal(s *stage, v omemo.Version, p omemo.Plaintext, to string) *omemo.Message {
+// seal encrypts a plain text for the devices of an account in one version. It asks
+// the victim for its bundle if one is needed that is not given.
+func (d *device) seal(s *stage, v omemo.Version, p omemo.Plaintext, to string, bundles ...*omemo.Bundle) *omemo.Message {
 	d.t.Helper()
 	ctx := context.Background()
 	if v == omemo.V2 {
@@ -98,10 +98,9 @@ func (d *device) seal(s *stage, v omemo.Version, p omemo.Plaintext, to string) *
 		p.V2 = nil
 	}
 	ok(d.t, d.m.SetList(ctx, s.victim.JID, v, []omemo.DeviceID{s.victim.Device}))
-	var bundles []*omemo.Bundle
 	missing, err := d.m.Missing(ctx, p, []string{s.victim.JID})
 	ok(d.t, err)
-	if len(missing) > 0 {
+	if len(missing) > 0 && len(bundles) == 0 {
 		bundles = append(bundles, s.bundle(v))
 	}
 	d.sent++
