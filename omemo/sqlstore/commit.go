@@ -112,6 +112,12 @@ func (s *Store) commit(ctx context.Context, c *omemo.Changes) error {
 	if err != nil {
 		return err
 	}
+	if s.db.commits != nil {
+		if err := acquire(ctx, s.db.commits); err != nil {
+			return err
+		}
+		defer func() { <-s.db.commits }()
+	}
 	conn, err := s.db.sql.Conn(statements)
 	if err != nil {
 		return fmt.Errorf("sqlstore: connect: %w", err)

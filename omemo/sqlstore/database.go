@@ -19,6 +19,7 @@ type Database struct {
 	dialect    Dialect
 	leases     *leases       // nil if the dialect has none
 	gate       chan struct{} // an embedded database has one writer at a time
+	commits    chan struct{} // commits under way, where the connections are bounded
 	statements sync.Map      // statementKey to *statement
 
 	prepare  sync.Mutex
@@ -40,6 +41,10 @@ func NewDatabase(db *sql.DB, dialect Dialect, renew *sql.DB, settings Settings) 
 	d := &Database{sql: db, dialect: dialect, stores: make(map[string]*claim)}
 	if dialect.Embedded {
 		d.gate = make(chan struct{}, 1)
+	} else if most := db.Stats().MaxOpenConnections; most > 1 {
+		// A commit has a connection, and Changes.Within may read through another
+		// one: commits never have them all.
+		d.commits = make(chan struct{}, most-(most+3)/4)
 	}
 	if dialect.Now != "" {
 		d.leases = newLeases(renew, &d.dialect, settings)

@@ -51,7 +51,8 @@ import (
 const (
 	// connectTimeout applies where the URL says nothing.
 	connectTimeout = 10 * time.Second
-	// connections bounds the pool, which all accounts of a URL share.
+	// connections bounds the pool, which all accounts of a URL share. Commits have
+	// three quarters of it at most.
 	connections = 16
 )
 
