@@ -119,6 +119,7 @@ func (l *link) open(ctx context.Context) error {
 	}
 	l.reopen(ctx, omemo.Address{})
 	l.front.Start()
+	l.tasks.Go(l.watchStore)
 	l.tasks.Go(l.controls)
 	l.tasks.Go(l.flush)
 	l.tasks.Go(l.settler.run)
@@ -146,6 +147,20 @@ func (l *link) open(ctx context.Context) error {
 	defer stop()
 	defer context.AfterFunc(l.ctx, stop)()
 	return prepare(both)
+}
+
+// watchStore ends the session when the store is lost: whoever has the account now
+// must get what comes, and nothing that came here could be kept.
+func (l *link) watchStore() {
+	store, ok := l.m.config.Store.(interface{ Lost() <-chan struct{} })
+	if !ok {
+		return
+	}
+	select {
+	case <-store.Lost():
+		l.trouble(fmt.Errorf("the store was lost: %w", omemo.ErrFenced))
+	case <-l.life.Done():
+	}
 }
 
 // retry does something until it succeeds or the link ends.

@@ -78,7 +78,10 @@ func (m *Middleware) Manager() *omemo.Manager { return m.manager }
 //
 // Wrap returns when our own device list and bundle are published and were read
 // back, or with an error; ctx bounds only that. A second Wrap of the account ends
-// the session of the first (ErrReplaced) and sends what that one had left.
+// the session of the first (ErrReplaced) and sends what that one had left. A store
+// that is lost to another owner (Lost of sqlstore.Store) ends the session at once:
+// reading it fails with omemo.ErrFenced, and so does every later Wrap; a store that
+// is opened anew, with a Middleware of its own, waits for its turn.
 func (m *Middleware) Wrap(ctx context.Context, session *xmpp.Session) (*xmpp.Session, error) {
 	if !session.LocalAddr().Bare().Equal(m.account) {
 		return nil, fmt.Errorf("middleware: %w: session of %s", omemo.ErrWrongAccount, session.LocalAddr().Bare())

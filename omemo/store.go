@@ -54,7 +54,8 @@ type Store interface {
 	// error other than ErrFenced and ErrClosed, the caller may try again; the
 	// store has then made sure that the first attempt has had no effect.
 	Commit(ctx context.Context, c *Changes) error
-	// Close gives the account up.
+	// Close gives the account up. A store that can lose it before has a method
+	// Lost() <-chan struct{}, whose channel is closed then.
 	Close() error
 }
 

@@ -20,6 +20,7 @@ import (
 // Store is an omemo.Store in memory. It is safe for concurrent use.
 type Store struct {
 	rows *rows
+	lost chan struct{}
 }
 
 var _ omemo.Store = (*Store)(nil)
@@ -40,7 +41,7 @@ func New(account string) *Store {
 		occupants: make(map[omemo.OccupantID]omemo.OccupantRow),
 		echoes:    make(map[[32]byte]omemo.EchoRow),
 	}
-	r.owner = &Store{rows: r}
+	r.owner = &Store{rows: r, lost: make(chan struct{})}
 	return r.owner
 }
 
@@ -49,9 +50,15 @@ func New(account string) *Store {
 func (s *Store) Reopen() *Store {
 	s.rows.mu.Lock()
 	defer s.rows.mu.Unlock()
-	s.rows.owner = &Store{rows: s.rows}
+	if s.rows.owner != nil {
+		close(s.rows.owner.lost)
+	}
+	s.rows.owner = &Store{rows: s.rows, lost: make(chan struct{})}
 	return s.rows.owner
 }
+
+// Lost is closed when another store was made of the same rows (Reopen).
+func (s *Store) Lost() <-chan struct{} { return s.lost }
 
 // Account returns the account the store was made for.
 func (s *Store) Account() string { return s.rows.name }
