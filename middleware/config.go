@@ -190,8 +190,15 @@ type Config struct {
 	// returned by Wrap knows what was negotiated for them.
 	Features []xmpp.StreamFeature
 
-	// OnEvent is told what the application may want to know. It must not wait
-	// for a session's handler.
+	// OnEvent is told what the application may want to know. It may be called by
+	// several goroutines at once, and whoever calls it waits for it: the one that
+	// reads the connection, those that send, a Wrap or a Close. So it must be quick,
+	// and hand on what takes longer to a goroutine of the application's own. It must
+	// not call Wrap or Close, which wait for all of these and would never return; nor
+	// Send or anything else of Middleware that asks the network or waits for a message
+	// to leave, since the answer is read by the goroutine that waits here (Send gives
+	// up after FetchTimeout, and nothing is read meanwhile); nor write to the session
+	// or close it; nor wait for a session's handler or for Receive.
 	OnEvent func(Event)
 	// Counters, if it is set, counts events.
 	Counters Counters
