@@ -1,22 +1,27 @@
 package omemo_test
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"example.org/omellium/bundle"
+	"example.org/omellium/devicelist"
 	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/internal/recorded"
 	"example.org/omellium/stanza"
 )
 
 // vectorDir holds recorded conversations with other implementations. It can be
 // replaced: the verdicts hold by the names of files and variants.
 func vectorDir() string {
-	if dir := os.Getenv("OMEMO_VECTORS"); dir != "" {
+	if dir := recorded.Dir(); dir != "" {
 		return dir
 	}
 	return filepath.Join("testdata", "vectors")
@@ -155,7 +160,7 @@ func TestVectors(t *testing.T) {
 			if err := json.Unmarshal(raw, &r); err != nil {
 				var head struct{ Format string }
 				_ = json.Unmarshal(raw, &head)
-				if r.Format = head.Format; !elsewhere[r.Format] {
+				if r.Format = head.Format; len(elsewhere[r.Format]) == 0 {
 					t.Fatal(err)
 				}
 			}
@@ -166,7 +171,12 @@ func TestVectors(t *testing.T) {
 				newReplay(t, &r).variants(verdicts[name])
 			case r.Format == "omemo-bundle-v1":
 				bundles(t, &r, verdicts[name])
-			case elsewhere[r.Format]:
+			case r.Format == "omemo-label-v1":
+				labels(t, raw)
+			case len(elsewhere[r.Format]) > 0:
+				if !slices.Contains(elsewhere[r.Format], name) {
+					t.Fatalf("files of the format %s are %v", r.Format, elsewhere[r.Format])
+				}
 			default:
 				t.Fatalf("unknown format %q", r.Format)
 			}
@@ -174,9 +184,12 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// elsewhere are the formats that the tests of internal packages run.
-var elsewhere = map[string]bool{
-	"omemo-xeddsa-v1": true, "omemo-x3dh-v1": true, "omemo-kdf-v1": true, "omemo-label-v1": true,
+// elsewhere are the formats that the tests of internal packages run, with the
+// names of the files that they look for in the same directory.
+var elsewhere = map[string][]string{
+	"omemo-xeddsa-v1": {"xeddsa.json"},
+	"omemo-x3dh-v1":   {"oldmemo_x3dh.json", "twomemo_x3dh.json"},
+	"omemo-kdf-v1":    {"oldmemo_kdf.json", "twomemo_kdf.json"},
 }
 
 func versionOf(t *testing.T, namespace string) omemo.Version {
@@ -227,5 +240,51 @@ func bundles(t *testing.T, r *recording, verdicts map[string]verdict) {
 				t.Errorf("%v, %s: fingerprint %v, %v", owner, check.Name, f, err)
 			}
 		}
+	}
+}
+
+// labels compares what we say about signed labels with what python says.
+func labels(t *testing.T, raw []byte) {
+	var file struct {
+		Cases []struct {
+			Label     string
+			Identity  octets `json:"identity_ed25519"`
+			Signature []byte `json:"labelsig_b64"`
+			Valid     bool
+		}
+		XML string `json:"device_list_xml"`
+	}
+	if err := json.Unmarshal(raw, &file); err != nil || len(file.Cases) == 0 {
+		t.Fatalf("%d labels, %v", len(file.Cases), err)
+	}
+	listed := false
+	e, err := parseXML(file.XML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := devicelist.Parse(e)
+	if err != nil || len(list.Devices) == 0 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	for i, c := range file.Cases {
+		if len(c.Identity) != 32 || len(c.Signature) != 64 {
+			t.Fatalf("label %d: identity of %d bytes, signature of %d", i, len(c.Identity), len(c.Signature))
+		}
+		if got := ed25519.Verify(ed25519.PublicKey(c.Identity), []byte(c.Label), c.Signature); got != c.Valid {
+			t.Errorf("label %d: signature %t, want %t", i, got, c.Valid)
+		}
+		want := ""
+		if c.Valid {
+			want = c.Label
+		}
+		d := omemo.Device{Peer: omemo.Peer{Version: omemo.V2}, Identity: c.Identity.key(), Label: c.Label, LabelSignature: [64]byte(c.Signature)}
+		if got := d.VerifiedLabel(); got != want {
+			t.Errorf("label %d: %q, want %q", i, got, want)
+		}
+		first := list.Devices[0]
+		listed = listed || c.Valid && first.Label == c.Label && bytes.Equal(first.LabelSig, c.Signature)
+	}
+	if !listed {
+		t.Errorf("the label on the list is none of them: %+v", list.Devices[0])
 	}
 }

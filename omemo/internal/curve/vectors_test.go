@@ -5,11 +5,12 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 
 	"filippo.io/edwards25519"
+
+	"example.org/omellium/omemo/internal/recorded"
 )
 
 // octets is a byte string, in hexadecimal digits in the vector files.
@@ -68,11 +69,7 @@ type vectors struct {
 
 func load(t *testing.T) (v vectors) {
 	t.Helper()
-	b, err := os.ReadFile("testdata/xeddsa.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(b, &v); err != nil {
+	if err := json.Unmarshal(recorded.File(t, "xeddsa.json"), &v); err != nil {
 		t.Fatal(err)
 	}
 	if len(v.Conversions) == 0 || len(v.Signatures) == 0 || len(v.X25519) == 0 || len(v.Edge) == 0 {

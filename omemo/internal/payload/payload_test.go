@@ -9,8 +9,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"os"
 	"testing"
+
+	"example.org/omellium/omemo/internal/recorded"
 )
 
 // octets is a byte string, in hexadecimal digits in the vector files.
@@ -31,10 +32,7 @@ type vector struct {
 
 func load(t *testing.T, file string) []vector {
 	t.Helper()
-	b, err := os.ReadFile("testdata/" + file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := recorded.File(t, file)
 	var v struct {
 		Payloads []vector `json:"payloads"`
 	}

@@ -7,10 +7,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"os"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"example.org/omellium/omemo/internal/recorded"
 )
 
 // octets is a byte string, in hexadecimal digits in the vector files.
@@ -45,10 +46,7 @@ type vectors struct {
 
 func TestVectors(t *testing.T) {
 	for file, p := range map[string]Params{"oldmemo_kdf.json": legacy, "twomemo_kdf.json": v2} {
-		b, err := os.ReadFile("testdata/" + file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := recorded.File(t, file)
 		var v vectors
 		if err := json.Unmarshal(b, &v); err != nil {
 			t.Fatal(err)

@@ -5,11 +5,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"os"
 	"testing"
 
 	"example.org/omellium/omemo/internal/curve"
 	"example.org/omellium/omemo/internal/ratchet"
+	"example.org/omellium/omemo/internal/recorded"
 	"example.org/omellium/omemo/internal/wire"
 	"example.org/omellium/omemo/internal/x3dh"
 )
@@ -81,10 +81,7 @@ func TestLibomemo(t *testing.T) {
 }
 
 func replay(t *testing.T, file string, version version) {
-	b, err := os.ReadFile("testdata/" + file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := recorded.File(t, file)
 	var v struct {
 		Parties struct{ Alice, Bob party } `json:"parties"`
 		Steps   []step                     `json:"steps"`

@@ -4,11 +4,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"os"
 	"slices"
 	"testing"
 
 	"example.org/omellium/omemo/internal/curve"
+	"example.org/omellium/omemo/internal/recorded"
 )
 
 // octets is a byte string, in hexadecimal digits in the vector files.
@@ -23,6 +23,8 @@ type keyPair struct {
 	Priv  octets `json:"priv"`
 	Pub   octets `json:"pub"`
 	Curve octets `json:"curve25519_pub"`
+	Seed  octets `json:"seed"`
+	Ed    octets `json:"ed25519_pub"`
 }
 
 func (k *keyPair) private() *curve.Private { return curve.NewPrivate((*[32]byte)(k.Priv)) }
@@ -43,10 +45,7 @@ type vectors struct {
 
 func TestVectors(t *testing.T) {
 	for _, file := range []string{"oldmemo_x3dh.json", "twomemo_x3dh.json"} {
-		b, err := os.ReadFile("testdata/" + file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := recorded.File(t, file)
 		var v vectors
 		if err := json.Unmarshal(b, &v); err != nil {
 			t.Fatal(err)
@@ -59,6 +58,14 @@ func TestVectors(t *testing.T) {
 			bob := curve.IdentityFromScalar((*[32]byte)(c.Bob.Priv))
 			if alice.Montgomery() != curve.Montgomery(c.Alice.Curve) || bob.Montgomery() != curve.Montgomery(c.Bob.Curve) {
 				t.Errorf("%s %d: identities differ", file, i)
+			}
+			for _, k := range []keyPair{c.Alice, c.Bob} {
+				if k.Seed == nil {
+					continue
+				}
+				if id := curve.IdentityFromSeed((*[32]byte)(k.Seed)); id.Edwards() != curve.Edwards(k.Ed) || id.Montgomery() != curve.Montgomery(k.Curve) {
+					t.Errorf("%s %d: the seed is of another identity", file, i)
+				}
 			}
 			var preKey *curve.Private
 			var preKeyPublic *curve.Montgomery
