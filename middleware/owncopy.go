@@ -8,35 +8,64 @@ import (
 	"example.org/omellium/stanza"
 )
 
-// ownCopy looks at a message that this device has sent, as an archive or a
-// carbon shows it. Its keys tell in clear how far our sessions have come; if they
+// In a room, so many other accounts and so many devices are looked at, which differ
+// from message to message: a message of a copy is ahead of us for each of them, and
+// looking at all in a large room would hold up what comes after it.
+const (
+	ownCopyAccounts = 8
+	ownCopyDevices  = 32
+)
+
+// ownCopy looks at a message that this device has sent, as an archive, a carbon or
+// a room shows it. Its keys tell in clear how far our sessions have come; if they
 // are further than the store says, the store was put back, or another program
 // runs on a copy of it.
 func (l *link) ownCopy(ctx context.Context, a *arrival, found []*stanza.Element) {
-	for _, account := range []string{a.recipient, l.m.own.JID} {
+	accounts := []string{l.m.own.JID}
+	if a.room != "" {
+		accounts = append(accounts, l.rooms.some(a.room, ownCopyAccounts)...)
+	} else if a.recipient != l.m.own.JID {
+		accounts = append(accounts, a.recipient)
+	}
+	var all []omemo.Device
+	holders := make(map[omemo.DeviceID]int) // of a device id in legacy
+	for _, account := range accounts {
 		_, devices, err := l.m.manager.Account(ctx, account)
 		if err != nil {
 			l.trouble(err)
 			return
 		}
 		for _, d := range devices {
-			for _, element := range found {
-				behind, err := l.behind(ctx, a, d.Peer, element)
-				if err != nil {
-					l.trouble(err)
-					return
-				}
-				if behind {
-					l.fellBack(ctx)
-					return
-				}
+			if d.Version == omemo.Legacy {
+				holders[d.Address.Device]++
+			}
+		}
+		all = append(all, devices...)
+	}
+	if a.room != "" {
+		all = all[:min(len(all), ownCopyDevices)]
+	}
+	for _, d := range all {
+		// Legacy does not say whose device a key is for, and everybody chooses his
+		// ids: the key exchange for another device of that id shows nothing.
+		sure := d.Version == omemo.V2 || a.room == "" && holders[d.Address.Device] == 1
+		for _, element := range found {
+			behind, err := l.behind(ctx, a, d.Peer, element, sure)
+			if err != nil {
+				l.trouble(err)
+				return
+			}
+			if behind {
+				l.fellBack(ctx)
+				return
 			}
 		}
 	}
 }
 
-// behind looks at what a message of ours holds for a device.
-func (l *link) behind(ctx context.Context, a *arrival, p omemo.Peer, element *stanza.Element) (bool, error) {
+// behind looks at what a message of ours holds for a device. exchanges: at key
+// exchanges, too.
+func (l *link) behind(ctx context.Context, a *arrival, p omemo.Peer, element *stanza.Element, exchanges bool) (bool, error) {
 	if element.Name.Space != p.Version.Namespace() {
 		return false, nil
 	}
@@ -45,6 +74,9 @@ func (l *link) behind(ctx context.Context, a *arrival, p omemo.Peer, element *st
 		return false, nil // not as we write it
 	}
 	for _, k := range e.Keys {
+		if k.Exchange && !exchanges {
+			continue
+		}
 		behind, err := l.m.manager.Behind(ctx, p, omemo.Key{Exchange: k.Exchange, Data: k.Data}, a.sent)
 		if behind || err != nil {
 			return behind, err

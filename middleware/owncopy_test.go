@@ -196,3 +196,34 @@ func TestArchiveTellsOfARollback(t *testing.T) {
 		})
 	}
 }
+
+// TestCloneInARoom runs two programs on copies of one store, both in a room. What
+// one says there tells the other that it does not know all, before it has sent
+// anything; what it has said itself tells it nothing, however often it is shown.
+func TestCloneInARoom(t *testing.T) {
+	for _, v := range omemo.Versions() {
+		t.Run(v.String(), func(t *testing.T) {
+			srv := building(t, fit)
+			dir := t.TempDir()
+			first, second := filepath.Join(dir, "first.db"), filepath.Join(dir, "second.db")
+			juliets := acquainted(t, srv, first, chat(v)).join(hall, "Juliet")
+			copyFile(t, first, second)
+			one := connected(t, srv, romeo+"/one", onFile(t, first, chat(v))).join(hall, "Romeo")
+			two := connected(t, srv, romeo+"/two", onFile(t, second, chat(v))).join(hall, "Montague")
+			one.speak(hall, "from the one")
+			juliets.awaitText("from the one")
+			two.awaitEvent(middleware.StateRolledBack)
+			<-two.done
+			one.present(hall+"/Romeo", "unavailable", "")
+			one.join(hall, "Romeo") // the room shows what was said
+			one.flush()
+			if n := one.count(middleware.StateRolledBack); n != 0 {
+				t.Errorf("the one that knows all has given up its state %d times", n)
+			}
+			two.attach(login(t, srv, romeo+"/two"), nil).join(hall, "Montague")
+			two.speak(hall, "from the other")
+			juliets.awaitText("from the other")
+			readable(t, juliets)
+		})
+	}
+}

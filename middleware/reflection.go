@@ -86,6 +86,10 @@ func (l *link) reflected(a *arrival, e *stanza.Encrypted, element *stanza.Elemen
 		l.push(answers)
 	default:
 		l.recallOwn(a, e, element)
+		// It came back before; or a copy of this store has sent it.
+		if whole, err := stanza.Find(a.message); err == nil {
+			l.ownCopy(l.ctx, a, whole)
+		}
 	}
 	return true
 }

@@ -85,6 +85,34 @@ func (r *rooms) memory(bare string) (*membership, error) {
 	}
 }
 
+// some returns up to n of the accounts that are known to be in a room or members of
+// it, any of them, without our own, and without asking.
+func (r *rooms) some(bare string, n int) (accounts []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.joined[bare]
+	if m == nil {
+		return nil
+	}
+	all := make(map[string]bool)
+	if m.known != nil {
+		for _, account := range m.known.members {
+			all[account] = true
+		}
+	}
+	for _, o := range m.occupants {
+		all[o.account] = true
+	}
+	delete(all, "")
+	delete(all, r.l.m.own.JID)
+	for account := range all { // in no order
+		if accounts = append(accounts, account); len(accounts) == n {
+			break
+		}
+	}
+	return accounts
+}
+
 // members returns the accounts that a message to a room is for, online or not:
 // its owners, admins and members, never outcasts, never ourselves. It waits until
 // we are in the room, and asks the room for what may have changed. What it returns
