@@ -25,17 +25,26 @@ type Delivery struct {
 	Send func(message xmppstanza.Message, payload xml.TokenReader) error
 }
 
-var errNoSQL = errors.New("middleware: Config.Receive needs a store on database/sql")
+var (
+	errNoSQL   = errors.New("middleware: Config.Receive needs a store on database/sql")
+	errReceive = errors.New("middleware: Config.Receive has panicked")
+)
 
 // receive has the message handled inside its own commit. The answers are left in
 // sent, to be written once it is done.
 func (l *link) receive(info Info, plain []byte, sent *[]omemo.OutboxRow) func(context.Context, any, omemo.Sealer) error {
-	return func(ctx context.Context, transaction any, sealer omemo.Sealer) error {
+	return func(ctx context.Context, transaction any, sealer omemo.Sealer) (err error) {
 		tx, ok := transaction.(*sql.Tx)
 		if !ok {
 			return errNoSQL
 		}
-		*sent = nil // the commit may be tried more than once
+		*sent = nil    // the commit may be tried more than once
+		defer func() { // a panic is an error like any other: the message is not committed
+			if r := recover(); r != nil {
+				l.m.config.Logger.Error("omemo: Config.Receive", "panic", fmt.Sprintf("%T", r))
+				err = errReceive
+			}
+		}()
 		return l.m.config.Receive(ctx, tx, Delivery{
 			Info:   info,
 			Stanza: plain,
