@@ -110,9 +110,16 @@ type Config struct {
 	// session's handlers, exactly once: it runs inside the database transaction
 	// that commits the message, so that what it writes with tx, the answers it
 	// gives with Delivery.Send, and the ratchet are committed together or not at
-	// all. If it fails, nothing has happened; the message is not acknowledged and
-	// counts as one that could not be read. It must not use the session or the
-	// Middleware, and the store must be a sqlstore.
+	// all. It must not use the session or the Middleware, and the store must be a
+	// sqlstore.
+	//
+	// If it fails or panics, nothing has happened. The message counts as one that
+	// could not be read, waits in the journal, and is tried again after a second, then
+	// after ever longer, up to ten minutes; so an error is for what passes, and what
+	// can never be handled should be taken. The journal is bounded, above all to 50
+	// messages of a device and 64 KiB each, for a week (omemo.JournalRows and so on):
+	// what has no room there is lost if it came live, unless Config.CatchUp brings it
+	// from the archive, which then waits at that message.
 	Receive func(ctx context.Context, tx *sql.Tx, d Delivery) error
 
 	// Versions are those that this device is found in and that messages leave in;

@@ -1,6 +1,7 @@
 package omemo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,8 +38,10 @@ type PageResult struct {
 //
 // There is more than one commit only where a message must be seen by the next
 // one: with Delivery.Within, and when an account or an identity key is seen for
-// the first time. If a commit fails, the results are those of the messages
-// before it, which are committed, and the error is the store's.
+// the first time. A message that cannot be committed is put into the journal, as
+// one without a session is. If there is no room, or the store fails, the results
+// are those of the messages before it, which are committed, the position stays
+// there, and the error is the store's.
 func (m *Manager) DecryptPage(ctx context.Context, items []PageItem) ([]PageResult, error) {
 	var results []PageResult
 	most := len(items)
@@ -53,11 +56,11 @@ func (m *Manager) DecryptPage(ctx context.Context, items []PageItem) ([]PageResu
 		case tried > 1:
 			most = 1 // one of them cannot be committed: the others can
 		default:
-			r := PageResult{Err: err}
-			if r.Kept, err = m.passOver(ctx, items[0], err); err != nil {
-				return results, err
+			kept, failure := m.passOver(ctx, items[0], err)
+			if failure != nil || !kept {
+				return results, cmp.Or(failure, err)
 			}
-			results = append(results, r)
+			results = append(results, PageResult{Err: err, Kept: true})
 			items = items[1:]
 		}
 	}
@@ -65,14 +68,15 @@ func (m *Manager) DecryptPage(ctx context.Context, items []PageItem) ([]PageResu
 }
 
 // passOver puts a message that could not be committed into the journal, and
-// moves on.
+// moves on. If it is not kept there, the position stays before it.
 func (m *Manager) passOver(ctx context.Context, item PageItem, reason error) (kept bool, err error) {
+	if item.Message == nil {
+		return false, nil
+	}
 	err = m.work(ctx, func(u *unit) error {
-		u.changes.Cursors = append(u.changes.Cursors, item.Cursor)
-		if item.Message == nil {
-			return nil
+		if kept, err = u.keep(ctx, item.Message.Sender, reason.Error(), item.Stanza); kept {
+			u.changes.Cursors = append(u.changes.Cursors, item.Cursor)
 		}
-		kept, err = u.keep(ctx, item.Message.Sender, reason.Error(), item.Stanza)
 		return err
 	})
 	return kept && err == nil, err

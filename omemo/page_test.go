@@ -202,6 +202,47 @@ func TestPagePassesOver(t *testing.T) {
 	})
 }
 
+// A message that can neither be committed nor be kept ends the page before it:
+// nothing passes it, and it is opened when the store is well again.
+func TestPageEndsBeforeWhatIsNotKept(t *testing.T) {
+	versions(t, func(t *testing.T, v omemo.Version) {
+		a, b := pair(t, v)
+		b.reads(a.send("hello", bob), "hello")
+		b.store.refuse = func(c *omemo.Changes) error {
+			if len(c.Inbox) > 0 {
+				return errStore
+			}
+			return nil
+		}
+		deliver := func(o *omemo.Opened) (omemo.Delivery, error) { return omemo.Delivery{Stanza: o.Plaintext}, nil }
+		var page []omemo.PageItem
+		for i := range omemo.JournalPerDevice + 2 {
+			p := item(b.find(a.send(fmt.Sprint(i), bob)), i)
+			p.Verify = deliver
+			page = append(page, p)
+		}
+		results, err := b.m.DecryptPage(t.Context(), page)
+		if !errors.Is(err, errStore) || len(results) != omemo.JournalPerDevice {
+			t.Fatalf("%d results, error %v", len(results), err)
+		}
+		c, _, err := b.m.Cursor(t.Context(), bob)
+		b.ok(err)
+		if want := fmt.Sprint(omemo.JournalPerDevice - 1); c.Position != want {
+			t.Errorf("position %q, want %q", c.Position, want)
+		}
+		plain := []omemo.PageItem{{Stanza: []byte("<message>plain</message>"), Event: "plain", Cursor: omemo.Cursor{Archive: bob, Position: "plain"}}}
+		if results, err := b.m.DecryptPage(t.Context(), plain); !errors.Is(err, errStore) || len(results) != 0 {
+			t.Errorf("in clear: %d results, error %v", len(results), err)
+		}
+		b.store.refuse = nil
+		results, err = b.m.DecryptPage(t.Context(), page[omemo.JournalPerDevice:])
+		b.ok(err)
+		if len(results) != 2 || results[0].Opened == nil || results[1].Opened == nil {
+			t.Errorf("%+v", results)
+		}
+	})
+}
+
 // Messages that run something inside their commit have one of their own.
 func TestPageWithin(t *testing.T) {
 	versions(t, func(t *testing.T, v omemo.Version) {
