@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -172,16 +173,32 @@ func TestHonestAdvertising(t *testing.T) {
 	}
 }
 
+// refusePublishing answers whoever publishes something that holds all of some
+// texts with an error.
+func refusePublishing(texts ...string) func(context.Context, xmpptest.Stanza) [][]byte {
+	refused := strings.NewReplacer("<publish ", "<refused ", "</publish>", "</refused>")
+	return func(_ context.Context, s xmpptest.Stanza) [][]byte {
+		if s.Direction == xmpptest.FromClient && holdsAll(string(s.XML), texts) {
+			return [][]byte{[]byte(refused.Replace(string(s.XML)))}
+		}
+		return [][]byte{s.XML}
+	}
+}
+
 // Without any version that can be served, nothing is.
 func TestNothingCanBeServed(t *testing.T) {
 	t.Parallel()
 	srv := network(t, romeo)
-	srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
-		return [][]byte{bytes.Replace(s.XML, []byte("<publish "), []byte("<refused "), 1)}
-	})
+	srv.SetFilter(refusePublishing())
 	p := load(t, romeo, middleware.Config{})
-	if _, err := p.om.Wrap(t.Context(), login(t, srv, romeo)); !errors.Is(err, middleware.ErrNotReady) {
+	_, err := p.om.Wrap(t.Context(), login(t, srv, romeo))
+	if _, refused := errors.AsType[*pep.Error](err); !errors.Is(err, middleware.ErrNotReady) || !refused {
 		t.Errorf("error %v", err)
+	}
+	for _, v := range omemo.Versions() {
+		if p.count(middleware.Withdrawn) != 2 || p.om.Withdrawn(v) == nil {
+			t.Errorf("%v was not withdrawn", v)
+		}
 	}
 }
 
