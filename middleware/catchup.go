@@ -100,7 +100,8 @@ func (l *link) catchingUp(ctx context.Context) (wait bool, again time.Duration, 
 	case busy || left > 0:
 		return busy, max(left, time.Second), nil
 	}
-	return false, 0, l.m.keep(ctx, false)
+	err = l.m.keep(ctx, false)
+	return err != nil, 0, err
 }
 
 // begin notes that the middleware begins to catch up with an archive.

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -32,46 +33,65 @@ func (l *link) doubtOwnLists() {
 	signal(l.wake)
 }
 
-// reannounce puts our device back on our own lists if somebody has removed it.
+// reannounce puts our device back on our own lists if somebody has removed it. A
+// version whose list the server refuses is withdrawn.
 func (l *link) reannounce(ctx context.Context) error {
+	var failures []error
 	for _, v := range omemo.Versions() {
-		k := listKey{l.m.own.JID, v}
-		if !l.directory.stale(k) && len(l.overlap.suspected(v)) == 0 {
-			continue
+		err := l.reannounceIn(ctx, v)
+		// What reads back otherwise may be another client's list by now: the next
+		// look says.
+		if isVerdict(err) && !errors.Is(err, ErrReadBack) {
+			err = l.withdraw(ctx, v, err)
 		}
-		list, err := l.ownList(ctx, v)
-		if err != nil {
-			return err
+		failures = append(failures, err)
+	}
+	return errors.Join(failures...)
+}
+
+func (l *link) reannounceIn(ctx context.Context, v omemo.Version) error {
+	k := listKey{l.m.own.JID, v}
+	if !l.directory.stale(k) && len(l.overlap.suspected(v)) == 0 {
+		return nil
+	}
+	list, err := l.ownList(ctx, v)
+	if l.m.Withdrawn(v) != nil {
+		switch {
+		case isVerdict(err): // as before
+			l.directory.postpone(k)
+			return nil
+		case err == nil:
+			err = l.keepList(ctx, list)
 		}
-		if l.m.Withdrawn(v) != nil {
-			if err := l.keepList(ctx, list); err != nil {
-				return err
-			}
+		if err == nil {
 			l.overlap.settled(list)
-			continue
 		}
-		missing := !list.Contains(l.m.own.Device())
-		if missing {
-			allowed, news := l.m.answers.allow()
-			if !allowed {
-				if news {
-					l.m.emit(Event{Kind: OwnDeviceContested, Version: v})
-				}
-				continue
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	missing := !list.Contains(l.m.own.Device())
+	if missing {
+		allowed, news := l.m.answers.allow()
+		if !allowed {
+			if news {
+				l.m.emit(Event{Kind: OwnDeviceContested, Version: v})
 			}
-			select {
-			case <-time.After(rand.N(reannounceJitter)):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			return nil
 		}
-		if err := l.publishList(ctx, list); err != nil {
-			return err
+		select {
+		case <-time.After(rand.N(reannounceJitter)):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		l.overlap.settled(list)
-		if missing {
-			l.m.emit(Event{Kind: OwnDeviceRemoved, Version: v})
-		}
+	}
+	if err := l.publishList(ctx, list); err != nil {
+		return err
+	}
+	l.overlap.settled(list)
+	if missing {
+		l.m.emit(Event{Kind: OwnDeviceRemoved, Version: v})
 	}
 	return nil
 }

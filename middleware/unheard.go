@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -48,21 +49,29 @@ func (u *unheard) due() []omemo.Version {
 
 // tell publishes the lists again that contacts may not have heard of.
 func (l *link) tell(ctx context.Context) error {
+	var failures []error
 	for _, v := range l.unheard.due() {
-		list, err := l.ownList(ctx, v)
-		if err != nil {
+		if err := l.tellOf(ctx, v); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return errors.Join(failures...)
+}
+
+func (l *link) tellOf(ctx context.Context, v omemo.Version) error {
+	list, err := l.ownList(ctx, v)
+	if err != nil {
+		return err
+	}
+	if list.Contains(l.m.own.Device()) {
+		if err := l.publishOwn(ctx, list); err != nil {
 			return err
 		}
-		if list.Contains(l.m.own.Device()) {
-			if err := l.publishOwn(ctx, list); err != nil {
-				return err
-			}
-			l.m.emit(Event{Kind: ListPublished, Version: v})
-			continue
-		}
-		// Somebody has removed it before the server sent us events.
-		l.directory.doubt(listKey{l.m.own.JID, v})
-		signal(l.wake)
+		l.m.emit(Event{Kind: ListPublished, Version: v})
+		return nil
 	}
+	// Somebody has removed it before the server sent us events.
+	l.directory.doubt(listKey{l.m.own.JID, v})
+	signal(l.wake)
 	return nil
 }

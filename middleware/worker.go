@@ -50,25 +50,18 @@ func (l *link) work() {
 	}
 }
 
-// doOwed does all that is owed, and returns when to look again by itself.
+// doOwed does all that is owed, and returns when to look again by itself. What
+// fails keeps nothing else from being done.
 func (l *link) doOwed(ctx context.Context) (time.Duration, error) {
 	l.rooms.refresh()
 	l.tryAgain(ctx)
-	if err := l.reannounce(ctx); err != nil {
-		return 0, err
-	}
-	if err := l.tell(ctx); err != nil {
-		return 0, err
-	}
+	failures := []error{l.reannounce(ctx), l.tell(ctx)}
 	wait, again, err := l.catchingUp(ctx)
-	if err != nil {
-		return 0, err
-	}
+	failures = append(failures, err)
 	due, err := l.m.manager.Upkeep(ctx)
 	if err != nil {
-		return 0, err
+		return 0, errors.Join(append(failures, err)...)
 	}
-	var failures []error
 	for _, row := range due.Owed {
 		if wait && (row.Kind == omemo.OwedCompletion || row.Kind == omemo.OwedHeartbeat) {
 			continue
@@ -105,7 +98,7 @@ func (l *link) do(ctx context.Context, id omemo.OwedID) error {
 			return err
 		}
 		if !visible || !l.answers.allow(id.Address) {
-			return l.m.manager.Strike(ctx, id) // the next message of the device brings it up again
+			return l.m.manager.Strike(ctx, id) // the next exchange of the device brings it up again
 		}
 		return l.answer(ctx, id, omemo.Plaintext{}, nil)
 	case omemo.OwedInvite, omemo.OwedSession:
