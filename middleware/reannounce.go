@@ -85,6 +85,10 @@ func (l *link) reannounceIn(ctx context.Context, v omemo.Version) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		// Whoever has removed us may have removed our bundle, too.
+		if err := l.publishBundle(ctx, v, list.List); err != nil {
+			return err
+		}
 	}
 	if err := l.publishList(ctx, list); err != nil {
 		return err

@@ -43,3 +43,27 @@ func TestARefusedListHoldsNothingUp(t *testing.T) {
 		}
 	})
 }
+
+// Whoever takes us off the list may have removed our bundle as well: whoever finds
+// us on the list again finds it.
+func TestReannouncedWithItsBundle(t *testing.T) {
+	for _, v := range omemo.Versions() {
+		t.Run(v.String(), func(t *testing.T) {
+			t.Parallel()
+			srv := network(t, romeo)
+			p := connected(t, srv, romeo, middleware.Config{})
+			other := client(t, srv, romeo)
+			own := device(t, p)
+			ok(t, bundle.Retract(t.Context(), other, v, own))
+			ok(t, devicelist.Publish(t.Context(), other, devicelist.List{Version: v, Devices: []devicelist.Device{{ID: 7}}}))
+			until(t, "our device is back", func() bool { return listed(t, other, "", v).Contains(own) })
+			b, err := bundle.Fetch(t.Context(), other, omemo.Address{JID: romeo, Device: own}, v)
+			if err == nil {
+				err = b.Verify()
+			}
+			if err != nil {
+				t.Errorf("back on the list: %v", err)
+			}
+		})
+	}
+}
