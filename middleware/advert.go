@@ -187,7 +187,7 @@ func (l *link) republish(ctx context.Context, v omemo.Version) error {
 	} else if err == nil {
 		err = l.publishBundle(ctx, v, list.List)
 	}
-	if past.failed++; isVerdict(err) && past.failed >= withdrawAfter {
+	if past.failed++; isVerdict(err) && (past.failed >= withdrawAfter || l.m.Withdrawn(v) != nil) {
 		err = l.withdraw(ctx, v, err)
 	}
 	if err == nil && l.m.Withdrawn(v) == nil {

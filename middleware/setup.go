@@ -16,12 +16,17 @@ import (
 // published, and then it stands on the device lists.
 func (l *link) setUp(ctx context.Context) error {
 	lists := make(map[omemo.Version]ownList)
+	unread := make(map[omemo.Version]error) // lists that are there, but cannot be read
 	for _, v := range omemo.Versions() {
 		list, err := l.ownList(ctx, v)
-		if err != nil {
+		switch {
+		case err == nil:
+			lists[v] = list
+		case isVerdict(err):
+			unread[v] = err
+		default:
 			return fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
-		lists[v] = list
 	}
 	if err := l.claim(ctx, lists); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotReady, err)
@@ -29,18 +34,21 @@ func (l *link) setUp(ctx context.Context) error {
 	if err := l.checkRollback(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
-	return l.advertiseAll(ctx, lists)
+	return l.advertiseAll(ctx, lists, unread)
 }
 
 // advertiseAll serves the versions that can be served, of which there has to be
-// one.
-func (l *link) advertiseAll(ctx context.Context, lists map[omemo.Version]ownList) error {
+// one. A version whose list cannot be read is none of them: what we do not
+// understand is not written over.
+func (l *link) advertiseAll(ctx context.Context, lists map[omemo.Version]ownList, unread map[omemo.Version]error) error {
 	versions := omemo.Versions()
 	first := !slices.ContainsFunc(versions, func(v omemo.Version) bool { return lists[v].Contains(l.m.own.Device()) })
 	var reasons []error
 	for i, v := range versions {
 		var err error
 		switch unserved := errors.Is(l.m.Withdrawn(v), ErrPurged); {
+		case !unserved && unread[v] != nil:
+			err = l.withdraw(ctx, v, unread[v])
 		case !unserved:
 			err = l.advertise(ctx, v, lists[v])
 		case lists[v].Contains(l.m.own.Device()):

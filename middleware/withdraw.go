@@ -26,7 +26,7 @@ var (
 // having failed.
 func isVerdict(err error) bool {
 	_, refused := errors.AsType[*pep.Error](err)
-	for _, reason := range []error{ErrAccessModel, ErrItemLimit, ErrReadBack, pep.ErrNone, bundle.ErrMalformed, devicelist.ErrMalformed} {
+	for _, reason := range []error{ErrAccessModel, ErrItemLimit, ErrReadBack, pep.ErrNone, bundle.ErrMalformed, devicelist.ErrMalformed, devicelist.ErrTooLarge} {
 		refused = refused || errors.Is(err, reason)
 	}
 	return refused
