@@ -98,6 +98,9 @@ func (l *link) do(ctx context.Context, id omemo.OwedID) error {
 			return err
 		}
 		if !visible || !l.answers.allow(id.Address) {
+			if id.Kind == omemo.OwedHeartbeat {
+				return nil // owed once for a chain: it waits
+			}
 			return l.m.manager.Strike(ctx, id) // the next exchange of the device brings it up again
 		}
 		return l.answer(ctx, id, omemo.Plaintext{}, nil)
