@@ -104,7 +104,7 @@ func (m *Manager) Audience(ctx context.Context, decisions []Decision) ([]Peer, e
 		}
 		want := func(p Peer) {
 			d, _ := u.knows(p.JID).device(p)
-			if current(u.list(p)) == nil && !u.now.Before(d.RetryBundle()) && !slices.Contains(missing, p) {
+			if current(u.list(p)) == nil && d.retries(u.now) && !slices.Contains(missing, p) {
 				missing = append(missing, p)
 			}
 		}

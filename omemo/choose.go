@@ -15,7 +15,7 @@ func (m *Manager) Missing(ctx context.Context, p Plaintext, to []string) ([]Peer
 		choices, err := u.choose(ctx, p, to)
 		for _, c := range choices {
 			d := c.device
-			if c.err == nil && c.session == nil && !u.now.Before(d.RetryBundle()) &&
+			if c.err == nil && c.session == nil && d.retries(u.now) &&
 				(d.Fingerprint.IsZero() || u.trust(c.peer.Address, d.Fingerprint).Sendable()) {
 				missing = append(missing, c.peer)
 			}

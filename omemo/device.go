@@ -116,6 +116,12 @@ func (d *Device) RetryBundle() time.Time {
 	return d.BundleTried.Add(min(wait, 24*time.Hour))
 }
 
+// retries reports whether the bundle may be asked for. A clock that was set back
+// must not put it off for ever.
+func (d *Device) retries(now time.Time) bool {
+	return d.BundleFailures == 0 || now.Sub(d.BundleTried).Abs() >= d.RetryBundle().Sub(d.BundleTried)
+}
+
 // Contact is what is known about an account as a whole.
 type Contact struct {
 	JID string

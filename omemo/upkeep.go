@@ -236,7 +236,7 @@ func (m *Manager) Introduce(ctx context.Context, p Peer) (bool, error) {
 			return err
 		}
 		d, _ := u.knows(p.JID).device(p)
-		if p.Version != V2 || !u.serves(V2) || len(list) > 0 || !d.Active || u.now.Sub(d.Introduced) < introducePause {
+		if p.Version != V2 || !u.serves(V2) || len(list) > 0 || !d.Active || u.now.Sub(d.Introduced).Abs() < introducePause {
 			return nil
 		}
 		d.Introduced = u.now

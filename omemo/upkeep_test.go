@@ -3,6 +3,7 @@ package omemo_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -280,5 +281,24 @@ func TestRenumber(t *testing.T) {
 	a.ok(a.m.Renumber(t.Context(), func(omemo.DeviceID) bool { return false }))
 	if a.restart(); a.device != kept {
 		t.Error("an id that is free was changed")
+	}
+}
+
+// What was put off while the clock was ahead is not put off until then.
+func TestAClockThatWasSetBackPutsNothingOff(t *testing.T) {
+	ctx := t.Context()
+	a, b := pair(t, omemo.V2)
+	_, devices, err := a.m.Account(ctx, bob)
+	a.ok(err)
+	d := devices[slices.IndexFunc(devices, func(d omemo.Device) bool { return d.Peer == b.peer(omemo.V2) })]
+	ahead := time.Now().AddDate(1, 0, 0)
+	d.BundleFailures, d.BundleTried, d.Introduced = 3, ahead, ahead
+	a.ok(a.store.Commit(ctx, &omemo.Changes{Devices: []omemo.Device{d}}))
+	a.restart()
+	if missing, err := a.m.Missing(ctx, both("text"), []string{bob}); err != nil || len(missing) != 1 {
+		t.Errorf("bundle not asked for: %v, %v", missing, err)
+	}
+	if owed, err := a.m.Introduce(ctx, d.Peer); err != nil || !owed {
+		t.Errorf("no session begun: %t, %v", owed, err)
 	}
 }
