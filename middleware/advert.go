@@ -108,10 +108,16 @@ func (l *link) publishList(ctx context.Context, list ownList) error {
 	}
 	if !hasEntry(list.List, own) || len(l.overlap.lost(list)) > 0 {
 		// What was read before may be old by now.
+		before := list
 		if list, err = l.ownList(ctx, list.Version); err != nil {
 			return err
 		}
 		i := slices.IndexFunc(list.Devices, func(d devicelist.Device) bool { return d.ID == own.ID })
+		if i < 0 && before.Contains(own.ID) { // removed meanwhile: see reannounce
+			l.directory.doubt(listKey{l.m.own.JID, list.Version})
+			signal(l.wake)
+			return nil
+		}
 		if i < 0 {
 			list.Devices = append(list.Devices, own)
 		} else {
