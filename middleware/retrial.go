@@ -23,8 +23,9 @@ type retrial struct {
 }
 
 // passes reports whether a message that failed for a reason may be opened later,
-// without anything new from its sender: the store or Config.Receive has failed.
-func passes(err error) bool { return !omemo.IsVerdict(err) }
+// without anything new from its sender: the store or Config.Receive has failed,
+// or too many strangers have come at once.
+func passes(err error) bool { return !omemo.IsVerdict(err) || errors.Is(err, omemo.ErrFlood) }
 
 // postpone notes that something waits in the journal.
 func (r *retrial) postpone() {
