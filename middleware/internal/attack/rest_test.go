@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/omemo"
 	"example.org/omellium/stanza"
 	"mellium.im/xmpp/jid"
 	xmppstanza "mellium.im/xmpp/stanza"
@@ -27,15 +28,15 @@ func (s *stage) await(what string, condition func() bool) {
 	}
 }
 
-// settle waits until the victim has nothing left to do.
-func (s *stage) settle() {
+// settle waits until the victim has nothing left to do but work of some kinds.
+func (s *stage) settle(but ...omemo.OwedKind) {
 	s.t.Helper()
 	timer := time.AfterFunc(time.Minute, func() { s.store.changed.Broadcast() })
 	defer timer.Stop()
 	end := time.Now().Add(time.Minute)
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
-	for !s.store.idle() {
+	for !s.store.idle(but...) {
 		if !time.Now().Before(end) {
 			owed, _ := s.store.Store.Owed(context.Background())
 			s.t.Fatalf("the victim does not settle: %v", owed)

@@ -97,7 +97,7 @@ func d22(t *testing.T, v omemo.Version) {
 		for batch := range slices.Chunk(raws, 100) {
 			s.inject(strings.Join(batch, ""))
 		}
-		s.settle()
+		s.settle(omemo.OwedHeartbeat) // one waits until mallory, a stranger, may see us
 		s.quiet(mallory, 0)
 	})
 	s.in(t, "a friend at most once a minute", func() {
@@ -106,13 +106,13 @@ func d22(t *testing.T, v omemo.Version) {
 		friend.publish(s, v)
 		_, err := s.say(friend.account, "hello")
 		ok(s.t, err)
-		s.settle()
+		s.settle(omemo.OwedHeartbeat)
 		s.srv.ForgetWire()
 		// It never reads our messages, so each of its own is a key exchange.
 		for range 100 {
 			s.honest(friend)
 		}
-		s.settle()
+		s.settle(omemo.OwedHeartbeat)
 		s.quiet(friend.account, 1)
 	})
 	s.honest(s.romeo)

@@ -60,11 +60,11 @@ func (s *tap) count() int {
 	return s.commits
 }
 
-// idle reports whether no work is owed, and nothing waits for a sign that the
-// server has it.
-func (s *tap) idle() bool {
+// idle reports whether no work is owed but that of some kinds, and nothing waits for
+// a sign that the server has it.
+func (s *tap) idle(but ...omemo.OwedKind) bool {
 	owed, err := s.Store.Owed(context.Background())
-	if err != nil || len(owed) > 0 {
+	if err != nil || slices.ContainsFunc(owed, func(r omemo.OwedRow) bool { return !slices.Contains(but, r.Kind) }) {
 		return err != nil
 	}
 	outbox, err := s.Store.Outbox(context.Background(), 0, 1)
