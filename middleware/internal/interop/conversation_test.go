@@ -68,7 +68,8 @@ func secret(t *testing.T, s *lab.Server, bodies ...[]string) {
 	t.Helper()
 	tap := s.Tap(t)
 	if !strings.Contains(tap, "<encrypted") {
-		t.Error("the server has seen no encrypted message at all")
+		t.Errorf("the server has seen no encrypted message at all; its log has %d bytes and begins with\n%.2000s\nand ends with\n%s",
+			len(tap), tap, tap[max(0, len(tap)-2000):])
 	}
 	for _, body := range slices.Concat(bodies...) {
 		if strings.Contains(tap, body) {
