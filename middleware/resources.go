@@ -24,7 +24,8 @@ const maxResources = 8192
 // presenceOf takes note of who comes and goes.
 func (l *link) presenceOf(e *stanza.Element) {
 	from, err := jid.Parse(attribute(e, "from"))
-	if err != nil || from.Resourcepart() == "" || from.Equal(l.full) || l.rooms.find(from.Bare().String()) != nil {
+	bare := from.Bare().String()
+	if err != nil || from.Resourcepart() == "" || from.Equal(l.full) || l.rooms.find(bare) != nil {
 		return
 	}
 	switch attribute(e, "type") {
@@ -39,9 +40,9 @@ func (l *link) presenceOf(e *stanza.Element) {
 		return
 	}
 	for _, v := range omemo.Versions() {
-		l.directory.changed(listKey{l.account(from.Bare().String()), v})
+		l.directory.changed(listKey{bare, v})
 	}
-	if l.isOwn(from.Bare().String()) {
+	if bare == l.m.own.JID {
 		signal(l.wake)
 	}
 }

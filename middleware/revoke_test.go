@@ -94,11 +94,7 @@ func TestRevokeADeviceWhoseKeyWasNeverSeen(t *testing.T) {
 func TestRevokeChangesNothingIfTheKeysCannotBeHad(t *testing.T) {
 	t.Parallel()
 	srv := network(t, romeo)
-	a := connected(t, srv, romeo, middleware.Config{})
-	lost := connected(t, srv, romeo, middleware.Config{})
-	id := device(t, lost)
-	a.knows(romeo, id)
-	lost.om.Close()
+	a, id := lost(t, srv)
 	result := regexp.MustCompile(`type=.result.`)
 	srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
 		if s.Direction == xmpptest.ToClient && bytes.Contains(s.XML, []byte(bundle.NodeV2)) {
@@ -124,11 +120,7 @@ func TestRevokeChangesNothingIfTheKeysCannotBeHad(t *testing.T) {
 func TestRevokeSparesTheKeysOfOthers(t *testing.T) {
 	t.Parallel()
 	srv := network(t, romeo)
-	a := connected(t, srv, romeo, middleware.Config{})
-	lost := connected(t, srv, romeo, middleware.Config{})
-	id := device(t, lost)
-	a.knows(romeo, id)
-	lost.om.Close()
+	a, id := lost(t, srv)
 	other := client(t, srv, romeo)
 	for _, v := range omemo.Versions() {
 		copied, err := a.om.Manager().Bundle(t.Context(), v)
@@ -145,4 +137,15 @@ func TestRevokeSparesTheKeysOfOthers(t *testing.T) {
 	if _, err := bundle.Fetch(t.Context(), other, omemo.Address{Device: id}, omemo.V2); !errors.Is(err, pep.ErrNone) {
 		t.Errorf("the bundle is left: %v", err)
 	}
+}
+
+// lost returns a program of romeo's, and the id of another device of his that it
+// knows and that is not there any more.
+func lost(t *testing.T, srv *xmpptest.Server) (*program, omemo.DeviceID) {
+	t.Helper()
+	a, other := connected(t, srv, romeo, middleware.Config{}), connected(t, srv, romeo, middleware.Config{})
+	id := device(t, other)
+	a.knows(romeo, id)
+	other.om.Close()
+	return a, id
 }
