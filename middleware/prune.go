@@ -112,10 +112,15 @@ func (m *Middleware) Forget(ctx context.Context, contact jid.JID) error {
 // PurgeVersion ends to serve a version: our device is taken off its list, the
 // bundle is removed, the sessions are dropped, and nothing is sent in it any more,
 // be it to devices that have no other. It holds as long as this
-// Middleware; leave the version out of Config.Versions to keep it so.
+// Middleware, and for whoever looks after the store while no program runs
+// (omemo.Advert); leave the version out of Config.Versions to keep it so.
 func (m *Middleware) PurgeVersion(ctx context.Context, v omemo.Version) error {
 	l, err := m.ready(ctx)
 	if err != nil {
+		return err
+	}
+	l.endVersion(v)
+	if err := m.recordAdvert(ctx); err != nil {
 		return err
 	}
 	if err := l.unserve(ctx, v); err != nil {
@@ -126,13 +131,18 @@ func (m *Middleware) PurgeVersion(ctx context.Context, v omemo.Version) error {
 
 // unserve takes our device off the list of a version, with its bundle.
 func (l *link) unserve(ctx context.Context, v omemo.Version) error {
-	if l.m.setWithdrawn(v, ErrPurged) {
-		l.m.emit(Event{Kind: Withdrawn, Version: v, Err: ErrPurged})
-	}
+	l.endVersion(v)
 	if err := l.unlist(ctx, v, l.m.own.Device()); err != nil {
 		return err
 	}
 	return bundle.Retract(ctx, l, v, l.m.own.Device())
+}
+
+// endVersion notes that a version is not served any more, and tells so once.
+func (l *link) endVersion(v omemo.Version) {
+	if l.m.setWithdrawn(v, ErrPurged) {
+		l.m.emit(Event{Kind: Withdrawn, Version: v, Err: ErrPurged})
+	}
 }
 
 // Purge gives this device up: it is taken off the lists, its bundles are

@@ -15,6 +15,9 @@ import (
 // setUp brings our own device in order: its id is ours alone, its bundles are
 // published, and then it stands on the device lists.
 func (l *link) setUp(ctx context.Context) error {
+	if err := l.m.recordAdvert(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
 	lists := make(map[omemo.Version]ownList)
 	unread := make(map[omemo.Version]error) // lists that are there, but cannot be read
 	for _, v := range omemo.Versions() {

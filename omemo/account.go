@@ -24,6 +24,8 @@ type account struct {
 	v2       ownKeys
 	// quarantined is when the sending state was last given up: see Quarantine.
 	quarantined time.Time
+	// advert is what the device is advertised as; nil if nothing was written down.
+	advert *Advert
 }
 
 // ownKeys are the keys of one version.

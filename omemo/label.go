@@ -52,10 +52,15 @@ func printable(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
+// labelAllowed reports whether a text can be the label of a device.
+func labelAllowed(text string) bool {
+	return text != "" && printable(text) == text && utf8.RuneCountInString(text) <= MaxLabel
+}
+
 // SignLabel returns a label for our own device, to stand on the omemo:2 list. The
 // error is ErrLabel.
 func (m *Manager) SignLabel(ctx context.Context, text string) (Label, error) {
-	if text == "" || printable(text) != text || utf8.RuneCountInString(text) > MaxLabel {
+	if !labelAllowed(text) {
 		return Label{}, ErrLabel
 	}
 	var l Label

@@ -12,7 +12,7 @@ import (
 // Records are flat: fixed fields in a fixed order, big endian, after one byte
 // that numbers the format. A format that was released is read for ever.
 const (
-	accountFormat = 1
+	accountFormat = 2 // 1 ends before the advert
 	sessionFormat = 1
 )
 
@@ -55,13 +55,14 @@ func (a *account) record() []byte {
 			}
 		}
 	}
-	return b
+	return appendAdvert(b, a.advert)
 }
 
-// parseAccount reads an account record. The error is ErrCorrupt or ErrNewer.
+// parseAccount reads an account record of any format. The error is ErrCorrupt or ErrNewer.
 func parseAccount(b []byte) (*account, error) {
 	r := reader{b: b}
-	if format := r.byte(); format != accountFormat {
+	format := r.byte()
+	if format != 1 && format != accountFormat {
 		return nil, formatError("account", format, accountFormat)
 	}
 	a := &account{jid: string(r.take(int(r.uint16()))), device: DeviceID(r.uint32())}
@@ -89,6 +90,9 @@ func parseAccount(b []byte) (*account, error) {
 				s.created = time.Unix(0, int64(r.uint64()))
 			}
 		}
+	}
+	if format > 1 {
+		a.advert = r.advert()
 	}
 	if r.bad || len(r.b) != 0 || a.legacy.signed.id == 0 || a.v2.signed.id == 0 {
 		return nil, fmt.Errorf("%w: account", ErrCorrupt)

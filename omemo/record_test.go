@@ -153,6 +153,17 @@ func TestSessionRecord(t *testing.T) {
 func TestAccountRecord(t *testing.T) {
 	a, _ := newAccount("bot@example.org", random, time.Unix(1_700_000_000, 0))
 	a.legacy.rotate(random, time.Unix(1_700_000_001, 5))
+	// Format 1 had all but the advert.
+	old := a.record()
+	old = old[:len(old)-1]
+	old[0] = 1
+	if got, err := parseAccount(old); err != nil || got.advert != nil || !bytes.Equal(got.record(), a.record()) {
+		t.Errorf("format 1: %v", err)
+	}
+	if _, err := parseAccount(append(bytes.Clone(old), 0)); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a byte too many in format 1: %v", err)
+	}
+	a.advert = &Advert{Versions: []Version{Legacy, V2}, Label: "orchard", SignedPreKeyPeriod: MaxSignedPreKeyPeriod}
 	record := a.record()
 	got, err := parseAccount(record)
 	if err != nil {
@@ -160,6 +171,9 @@ func TestAccountRecord(t *testing.T) {
 	}
 	if !bytes.Equal(got.record(), record) || got.jid != a.jid || got.device != a.device || got.identity.Edwards() != a.identity.Edwards() {
 		t.Error("an account that was read is another one")
+	}
+	if !reflect.DeepEqual(got.advert, a.advert) {
+		t.Errorf("advert %+v", got.advert)
 	}
 	if got.legacy.previous.id != 1 || !got.legacy.signed.created.Equal(a.legacy.signed.created) || got.v2.previous.id != 0 {
 		t.Error("signed pre keys")
@@ -217,6 +231,11 @@ func FuzzAccountRecord(f *testing.F) {
 	a, _ := newAccount("bot@example.org", random, time.Unix(1_700_000_000, 0))
 	f.Add(a.record())
 	a.v2.rotate(random, time.Unix(1_700_000_001, 0))
+	f.Add(a.record())
+	old := a.record()
+	old[0] = 1
+	f.Add(old[:len(old)-1])
+	a.advert = &Advert{Versions: []Version{V2}, Label: "orchard", SignedPreKeyPeriod: SignedPreKeyPeriod}
 	f.Add(a.record())
 	f.Fuzz(func(t *testing.T, record []byte) {
 		a, err := parseAccount(record)

@@ -74,6 +74,20 @@ func (u *unit) due(k *ownKeys) bool {
 	return age >= u.options.SignedPreKeyPeriod || age < -u.options.SignedPreKeyPeriod
 }
 
+// SignedPreKeyDue returns when the signed pre key of a version is to be rotated, by
+// Options.SignedPreKeyPeriod.
+func (m *Manager) SignedPreKeyDue(ctx context.Context, v Version) (time.Time, error) {
+	var due time.Time
+	err := m.read(ctx, func(u *unit) error {
+		k := u.own().keys(v)
+		if due = k.signed.created.Add(u.options.SignedPreKeyPeriod); u.due(k) && due.After(u.now) {
+			due = u.now // it was made by a clock that was far ahead
+		}
+		return nil
+	})
+	return due, err
+}
+
 // Rotate makes new signed pre keys before it is time, and owes the bundles.
 func (m *Manager) Rotate(ctx context.Context) error {
 	return m.work(ctx, func(u *unit) error {
