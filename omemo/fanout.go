@@ -20,7 +20,7 @@ func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
 		slices.SortStableFunc(ready, byVersion)
 	}
 	if len(ready) > len(u.sessions) {
-		sessions := make(map[Peer][]*Session, len(u.sessions)+len(ready))
+		sessions := make(map[*slot][]*Session, len(u.sessions)+len(ready))
 		maps.Copy(sessions, u.sessions)
 		u.sessions = sessions
 		u.changes.Sessions = slices.Grow(u.changes.Sessions, len(ready))

@@ -89,16 +89,25 @@ func group(rows Accounts, jids []string) map[string]*knowledge {
 	return all
 }
 
-// knows returns what is known about an account that was learnt before.
-func (u *unit) knows(jid string) knowledge {
+// knows returns what is known about an account that was learnt before. It is not to
+// be changed.
+func (u *unit) knows(jid string) *knowledge {
 	if k, ok := u.known[jid]; ok {
 		return k
 	}
-	return *u.Manager.known[jid]
+	return u.Manager.known[jid]
+}
+
+// learnt changes what is known about an account.
+func (u *unit) learnt(jid string, k knowledge) {
+	if u.known == nil {
+		u.known = make(map[string]*knowledge)
+	}
+	u.known[jid] = &k
 }
 
 // device returns what is known about a device; ok is false if nothing is.
-func (k knowledge) device(p Peer) (d Device, ok bool) {
+func (k *knowledge) device(p Peer) (d Device, ok bool) {
 	if known := k.devices[p.Version][p.Address.Device]; known != nil {
 		return *known, true
 	}
@@ -107,33 +116,33 @@ func (k knowledge) device(p Peer) (d Device, ok bool) {
 
 // note changes what is known about a device.
 func (u *unit) note(d Device) {
-	k := u.knows(d.JID)
+	k := *u.knows(d.JID)
 	if k.devices[d.Version][d.Address.Device] != u.Manager.known[d.JID].devices[d.Version][d.Address.Device] { // changed before in this unit
 		u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(old Device) bool { return old.Peer == d.Peer })
 	}
 	k.devices = maps.Clone(k.devices)
 	k.devices[d.Version] = maps.Clone(k.devices[d.Version])
 	k.devices[d.Version][d.Address.Device] = &d
-	u.known[d.JID] = k
+	u.learnt(d.JID, k)
 	u.changes.Devices = append(u.changes.Devices, d)
 }
 
 // unnote forgets a device.
 func (u *unit) unnote(p Peer) {
-	k := u.knows(p.JID)
+	k := *u.knows(p.JID)
 	k.devices = maps.Clone(k.devices)
 	k.devices[p.Version] = maps.Clone(k.devices[p.Version])
 	delete(k.devices[p.Version], p.Address.Device)
-	u.known[p.JID] = k
+	u.learnt(p.JID, k)
 	u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(old Device) bool { return old.Peer == p })
 	u.changes.DropDevices = append(u.changes.DropDevices, p)
 }
 
 // noteContact changes what is known about an account.
 func (u *unit) noteContact(c Contact) {
-	k := u.knows(c.JID)
+	k := *u.knows(c.JID)
 	k.contact = c
-	u.known[c.JID] = k
+	u.learnt(c.JID, k)
 	u.changes.Contacts = slices.DeleteFunc(u.changes.Contacts, func(old Contact) bool { return old.JID == c.JID })
 	u.changes.Contacts = append(u.changes.Contacts, c)
 }
@@ -146,7 +155,7 @@ func (u *unit) noteTrust(jid string, f Fingerprint, t Trust) {
 // noteRecord records a decision about a key.
 func (u *unit) noteRecord(record TrustRecord) {
 	jid, f := record.JID, record.Fingerprint
-	k := u.knows(jid)
+	k := *u.knows(jid)
 	if k.trust[f] != u.Manager.known[jid].trust[f] { // changed before in this unit
 		u.changes.Trust = slices.DeleteFunc(u.changes.Trust, func(old TrustRecord) bool {
 			return old.JID == jid && old.Fingerprint == f
@@ -158,7 +167,7 @@ func (u *unit) noteRecord(record TrustRecord) {
 	for _, t := range k.trust {
 		k.verified = k.verified || t.Trust == Verified
 	}
-	u.known[jid] = k
+	u.learnt(jid, k)
 	u.changes.Trust = append(u.changes.Trust, record)
 }
 

@@ -49,7 +49,7 @@ type Manager struct {
 	served  []Version       // in which anything is sent
 
 	account  *account
-	sessions map[Peer][]*Session // current first, then the newest archived one
+	sessions map[Peer]*slot
 	known    map[string]*knowledge
 	census   *census // nil: not taken yet
 	inbox    uint64  // sequence numbers in use
@@ -129,7 +129,7 @@ func (m *Manager) create(ctx context.Context, jid string) error {
 
 // forget empties the caches.
 func (m *Manager) forget() {
-	m.sessions = make(map[Peer][]*Session)
+	m.sessions = make(map[Peer]*slot)
 	m.known = make(map[string]*knowledge)
 	m.census = nil
 	m.answered = make(map[uint64]time.Time)
@@ -139,7 +139,7 @@ func (m *Manager) forget() {
 // often something is done.
 func (m *Manager) trim() {
 	if len(m.sessions) > cacheLimit || len(m.known) > cacheLimit {
-		m.sessions, m.known = make(map[Peer][]*Session), make(map[string]*knowledge)
+		m.sessions, m.known = make(map[Peer]*slot), make(map[string]*knowledge)
 	}
 	if len(m.answered) > cacheLimit {
 		now := time.Now()
@@ -169,9 +169,9 @@ type unit struct {
 	*Manager
 	now      time.Time
 	changes  Changes
-	account  *account             // changed account, or nil
-	sessions map[Peer][]*Session  // changed lists of sessions
-	known    map[string]knowledge // changed knowledge
+	account  *account              // changed account, or nil
+	sessions map[*slot][]*Session  // changed lists of sessions; nil: none
+	known    map[string]*knowledge // changed knowledge; nil: none
 	events   []Event
 	after    []func() // run when the commit is done
 	from     Peer     // whose message is answered inside its commit
@@ -180,7 +180,7 @@ type unit struct {
 }
 
 func (m *Manager) unit() *unit {
-	return &unit{Manager: m, now: time.Now(), sessions: make(map[Peer][]*Session), known: make(map[string]knowledge)}
+	return &unit{Manager: m, now: time.Now()}
 }
 
 // work runs f as a unit of work and commits what it has changed. A commit that
@@ -207,8 +207,12 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	if u.changes.empty() {
 		return nil
 	}
-	changes := u.changes // the store's own: within works on the unit's, once for each attempt
-	if err := m.store.Commit(ctx, &changes); err != nil {
+	changes := &u.changes
+	if changes.Within != nil { // it works on the unit's, once for each attempt
+		own := u.changes
+		changes = &own
+	}
+	if err := m.store.Commit(ctx, changes); err != nil {
 		m.marks.back(riding)
 		if errors.Is(err, ErrFenced) || errors.Is(err, ErrClosed) {
 			m.forget()
@@ -218,12 +222,10 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	if u.account != nil {
 		m.account = u.account
 	}
-	for p, list := range u.sessions {
-		m.sessions[p] = list
+	for committed, list := range u.sessions {
+		committed.sessions = list
 	}
-	for jid, k := range u.known {
-		m.known[jid] = &k
-	}
+	maps.Copy(m.known, u.known)
 	for _, done := range u.after {
 		done()
 	}

@@ -40,7 +40,7 @@ func (u *unit) forgetAccount(ctx context.Context, jid string) error {
 	u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(d Device) bool { return d.JID == jid })
 	u.changes.Contacts = slices.DeleteFunc(u.changes.Contacts, func(c Contact) bool { return c.JID == jid })
 	u.changes.Trust = slices.DeleteFunc(u.changes.Trust, func(t TrustRecord) bool { return t.JID == jid })
-	u.known[jid] = *group(Accounts{}, []string{jid})[jid]
+	u.learnt(jid, *group(Accounts{}, []string{jid})[jid])
 	return u.dropQueued(ctx, func(other string) bool { return other == jid })
 }
 
@@ -80,11 +80,14 @@ func (m *Manager) ForgetVersion(ctx context.Context, v Version) error {
 
 func (u *unit) dropSessions(ctx context.Context, p Peer) error {
 	list, err := u.held(ctx, p)
+	if err != nil {
+		return err
+	}
 	for _, s := range list {
 		u.drop(s)
 	}
-	u.sessions[p] = nil
-	return err
+	u.put(u.Manager.sessions[p], nil)
+	return nil
 }
 
 // dropQueued removes work, journal and outbox of accounts, and their nicks. Decrypted messages

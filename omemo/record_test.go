@@ -280,7 +280,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	inbox := InboxRow{Stanza: key[:]}
 	state := State{Account: key[:]}
 	changes := Changes{Account: key[:], PreKeys: []PreKeyRow{preKey}, Skipped: []SkippedRow{skipped}, Inbox: []InboxRow{inbox}}
-	m := &Manager{account: values[0].(*account), sessions: map[Peer][]*Session{}, store: nil}
+	m := &Manager{account: values[0].(*account), sessions: map[Peer]*slot{}, store: nil}
 	values = append(values, preKey, &preKey, []PreKeyRow{preKey}, skipped, &skipped, inbox, &inbox, state, &state, changes, &changes, m)
 
 	forms := printedForms(secrets)

@@ -153,7 +153,8 @@ func (u *unit) shelve(ctx context.Context) error {
 	}
 	for _, p := range peers {
 		list := u.list(p)
-		_, again := u.sessions[p]
+		committed := u.Manager.sessions[p]
+		_, again := u.sessions[committed]
 		shelved := make([]*Session, len(list))
 		for i, s := range list {
 			next := *s
@@ -167,7 +168,7 @@ func (u *unit) shelve(ctx context.Context) error {
 			shelved[i] = &next
 			u.write(&next, again)
 		}
-		u.sessions[p] = shelved
+		u.put(committed, shelved)
 	}
 	return nil
 }

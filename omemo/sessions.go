@@ -17,6 +17,11 @@ func (u *unit) held(ctx context.Context, p Peer) ([]*Session, error) {
 	return u.list(p), nil
 }
 
+// slot holds the sessions with a peer as they are committed: the current one
+// first, then the archived ones, newest first. A unit of work has its own list of
+// those that it changes.
+type slot struct{ sessions []*Session }
+
 // list returns the sessions with a peer that were loaded before.
 func (u *unit) list(p Peer) []*Session {
 	list, _ := u.cached(p)
@@ -25,10 +30,22 @@ func (u *unit) list(p Peer) []*Session {
 
 // cached returns the sessions with a peer; ok is false if they were not loaded.
 func (u *unit) cached(p Peer) (list []*Session, ok bool) {
-	if list, ok = u.sessions[p]; !ok {
-		list, ok = u.Manager.sessions[p]
+	committed, ok := u.Manager.sessions[p]
+	if !ok {
+		return nil, false
 	}
-	return list, ok
+	if list, changed := u.sessions[committed]; changed {
+		return list, true
+	}
+	return committed.sessions, true
+}
+
+// put changes the sessions with a peer that were loaded before.
+func (u *unit) put(s *slot, list []*Session) {
+	if u.sessions == nil {
+		u.sessions = make(map[*slot][]*Session)
+	}
+	u.sessions[s] = list
 }
 
 // current returns the session that messages to the peer are sealed in, or nil.
@@ -65,7 +82,7 @@ func (u *unit) loadSessions(ctx context.Context, peers []Peer) error {
 	}
 	for _, p := range missing {
 		slices.SortFunc(read[p], order)
-		u.Manager.sessions[p] = read[p]
+		u.Manager.sessions[p] = &slot{read[p]}
 	}
 	return nil
 }
@@ -87,14 +104,15 @@ func order(a, b *Session) int {
 
 // save puts the next state of a session in its place.
 func (u *unit) save(s *Session) {
-	list, again := u.sessions[s.peer]
+	committed := u.Manager.sessions[s.peer]
+	list, again := u.sessions[committed]
 	if !again {
-		list = u.Manager.sessions[s.peer]
+		list = committed.sessions
 	}
 	list = slices.Clone(list)
 	i := slices.IndexFunc(list, func(old *Session) bool { return old.id == s.id })
 	list[i] = s
-	u.sessions[s.peer] = list
+	u.put(committed, list)
 	u.write(s, again)
 }
 
@@ -121,8 +139,9 @@ func (u *unit) write(s *Session, again bool) {
 // that was. byHand: the old one must never come back. Sessions beyond
 // MaxArchived are dropped.
 func (u *unit) install(s *Session, byHand bool) {
+	committed := u.Manager.sessions[s.peer]
 	list := slices.Clone(u.list(s.peer))
-	_, again := u.sessions[s.peer]
+	_, again := u.sessions[committed]
 	again = again || len(list) > 0
 	if old := current(list); old != nil {
 		replaced := *old
@@ -152,7 +171,7 @@ func (u *unit) install(s *Session, byHand bool) {
 		u.drop(list[len(list)-1])
 		list = list[:len(list)-1]
 	}
-	u.sessions[s.peer] = list
+	u.put(committed, list)
 }
 
 // drop removes a session and leaves marks of its receiving chains, so that its

@@ -298,7 +298,7 @@ func (m *Manager) AcceptIdentity(ctx context.Context, p Peer, f Fingerprint) err
 		for _, s := range list {
 			u.drop(s)
 		}
-		u.sessions[p] = nil
+		u.put(u.Manager.sessions[p], nil)
 		// The form of the version is learnt from the next bundle or exchange.
 		d.Identity, d.Fingerprint, d.Conflict = [32]byte{}, f, Fingerprint{}
 		u.note(d)
