@@ -182,6 +182,7 @@ func TestChatClient(t *testing.T) {
 	}
 	c.shows(`🔒~\s*Owner: from the room`)
 
-	secret(t, s, []string{"hello, bot", "from python", "to python", "to all of mine", "to the room", "from the room"})
+	secretOf(t, s, sent{me.JID: 5, bot.Account.JID: 2, user.JID: 1, h.jid: 2},
+		[]string{"hello, bot", "from python", "to python", "to all of mine", "to the room", "from the room"})
 	c.types("/quit")
 }

@@ -5,7 +5,6 @@ package interop
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"example.org/omellium/middleware/internal/lab"
@@ -59,21 +58,5 @@ func expect(t *testing.T, p party, from string, want ...[]string) {
 		}
 		t.Errorf("from %s came %d texts, want %d; from text %d on:\ngot  %q\nwant %q", from, len(got), len(all), i,
 			got[i:min(len(got), i+10)], all[i:min(len(all), i+10)])
-	}
-}
-
-// secret checks that the server has seen stanzas of the accounts, and none of
-// the texts.
-func secret(t *testing.T, s *lab.Server, bodies ...[]string) {
-	t.Helper()
-	tap := s.Tap(t)
-	if !strings.Contains(tap, "<encrypted") {
-		t.Errorf("the server has seen no encrypted message at all; its log has %d bytes and begins with\n%.2000s\nand ends with\n%s",
-			len(tap), tap, tap[max(0, len(tap)-2000):])
-	}
-	for _, body := range slices.Concat(bodies...) {
-		if strings.Contains(tap, body) {
-			t.Errorf("the server has seen %q", body)
-		}
 	}
 }

@@ -71,7 +71,7 @@ func TestLaterDeviceWithEchobot(t *testing.T) {
 		sendAll(t, first, account.JID, bodies[1:])
 		expect(t, first, account.JID, bodies)
 		expect(t, second, account.JID, bodies[1:])
-		secret(t, s, bodies)
+		secretEcho(t, s, account, bodies)
 	})
 }
 

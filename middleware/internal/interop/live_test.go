@@ -19,7 +19,7 @@ func TestEchobotWithPython(t *testing.T) {
 		bodies := texts("peer", user, hundred)
 		sendAll(t, peer, bot.Account.JID, bodies)
 		expect(t, peer, bot.Account.JID, bodies)
-		secret(t, s, bodies)
+		secretEcho(t, s, account, bodies)
 	})
 }
 
@@ -33,7 +33,7 @@ func TestEchobotWithStranger(t *testing.T) {
 			peer.Send(t, bot.Account.JID, body)
 			expect(t, peer, bot.Account.JID, bodies[:i+1])
 		}
-		secret(t, s, bodies)
+		secretEcho(t, s, bot.Account, bodies)
 	})
 }
 
@@ -47,7 +47,7 @@ func TestEchobotWithProfanity(t *testing.T) {
 		bodies := texts("peer", user, hundred)
 		sendAll(t, peer, bot.Account.JID, bodies)
 		expect(t, peer, bot.Account.JID, bodies)
-		secret(t, s, bodies)
+		secretEcho(t, s, account, bodies)
 	})
 }
 
@@ -93,6 +93,6 @@ func TestGoWithEchobot(t *testing.T) {
 		bodies := texts("go", user, hundred)
 		sendAll(t, program, bot.Account.JID, bodies)
 		expect(t, program, bot.Account.JID, bodies)
-		secret(t, s, bodies)
+		secretEcho(t, s, account, bodies)
 	})
 }

@@ -77,7 +77,7 @@ func TestSlowHandler(t *testing.T) {
 			t.Fatalf("only %d of %d messages were handled", receiver.collected(), count)
 		}
 		expect(t, receiver, one.JID, bodies)
-		secret(t, s, bodies[:10])
+		secret(t, s, bodies)
 	}
 	// One after the other: both would count for the memory.
 	t.Run("prosody", func(t *testing.T) { test(t, lab.Prosody(t)) })
@@ -119,6 +119,6 @@ func TestHandlerSendsAndWaits(t *testing.T) {
 		bodies := texts("peer", user, hundred)
 		sendAll(t, peer, one.JID, bodies)
 		expect(t, peer, one.JID, bodies)
-		secret(t, s, bodies)
+		secretEcho(t, s, one, bodies)
 	})
 }

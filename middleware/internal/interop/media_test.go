@@ -113,7 +113,7 @@ func TestFileToPython(t *testing.T) {
 		if got := runPython(t, s, "fetch", file.URL, fragment[:24], fragment[24:]); got != hex.EncodeToString(sum[:]) {
 			t.Errorf("another file: %s", got)
 		}
-		secret(t, s, []string{"canary-name", fragment, fragment[24:]})
+		secretOf(t, s, sent{one.JID: 1}, []string{"canary-name", fragment, fragment[24:]})
 	})
 }
 

@@ -138,7 +138,7 @@ func TestReplicas(t *testing.T) {
 	if !slices.Equal(got, bodies) {
 		t.Errorf("got  %q\nwant %q", got, bodies)
 	}
-	secret(t, s, bodies)
+	secretEcho(t, s, account, bodies)
 }
 
 // TestLostLease stops a bot for longer than its lease lasts. The other one
@@ -175,7 +175,7 @@ func TestLostLease(t *testing.T) {
 	if got := slices.Compact(peer.Bodies(account.JID)); !slices.Equal(got, bodies) {
 		t.Errorf("got  %q\nwant %q", got, bodies)
 	}
-	secret(t, s, bodies)
+	secretEcho(t, s, account, bodies)
 }
 
 // TestDatabaseGone stops the database. The bot ends with an error within the

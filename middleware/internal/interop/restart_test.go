@@ -49,7 +49,7 @@ func TestRestart(t *testing.T) {
 				if !slices.Equal(got, bodies) {
 					t.Errorf("got  %q\nwant %q", got, bodies)
 				}
-				secret(t, s, bodies)
+				secretEcho(t, s, account, bodies)
 			})
 		})
 	}

@@ -256,7 +256,7 @@ func TestRoom(t *testing.T) {
 				t.Errorf("%s: %+v", p.Account.JID, bad)
 			}
 		}
-		secret(t, s, ours, said, back, []string{greeting, before, after, banned, rose, other})
+		secretIn(t, s, h.jid, ours, said, back, []string{greeting, before, after, banned, rose, other})
 	})
 }
 
@@ -329,7 +329,7 @@ func TestMixedDevices(t *testing.T) {
 				young.Send(t, h.jid, answer[1])
 				p.hears(t, h.jid, user.JID, answer[0])
 				p.hears(t, h.jid, user.JID, answer[1])
-				secret(t, s, bodies, answer)
+				secretOf(t, s, sent{one.JID: 3, h.jid: 3 + len(answer)}, bodies, answer)
 			})
 		})
 	}
@@ -376,6 +376,6 @@ func TestRoomWithProfanity(t *testing.T) {
 			peer.Say(t, back[i])
 			owner.hears(t, h.jid, user.JID, back[i])
 		}
-		secret(t, s, out, back)
+		secretIn(t, s, h.jid, out, back)
 	})
 }

@@ -131,7 +131,7 @@ func TestRoomOfAll(t *testing.T) {
 		if bad := slices.Concat(old.Undecryptable(), both.Undecryptable()); len(bad) > 0 {
 			t.Errorf("undecryptable: %+v", bad)
 		}
-		secret(t, s, first, missed, last)
+		secretIn(t, s, h.jid, first, missed, last)
 	})
 }
 

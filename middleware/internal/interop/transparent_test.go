@@ -67,7 +67,7 @@ func converse(t *testing.T, s *lab.Server, peer python, with *lab.Account) {
 		peer.Send(t, with.JID, body)
 		expect(t, peer, with.JID, before, bodies[:i+1])
 	}
-	secret(t, s, bodies)
+	secretEcho(t, s, with, bodies)
 }
 
 func TestTransparentEcho(t *testing.T) { transparent(t, programs.Echo) }
@@ -244,6 +244,6 @@ func TestTransparentWays(t *testing.T) {
 			cancel()
 			expect(t, peer, one.JID, bodies[:i+1])
 		}
-		secret(t, s, bodies)
+		secretOf(t, s, sent{one.JID: len(bodies)}, bodies)
 	})
 }

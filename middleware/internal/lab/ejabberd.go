@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -19,17 +21,15 @@ import (
 // ejabberd makes accounts and rosters through its HTTP interface, which
 // listens on loopback like the rest.
 type ejabberd struct {
-	api string // URL of the interface
+	api string  // URL of the interface
+	log growing // the tap
 }
 
-// The log is the tap: stanzas stand in it at level debug only, as notices, and
-// it must not be rotated.
+// The log is the tap: stanzas stand in it at level debug only, as notices.
 const ejabberdConfig = `
 hosts: [localhost]
 loglevel: debug
 hide_sensitive_log_data: false
-log_rotate_size: infinity
-log_rotate_count: 0
 certfiles: [%[1]q]
 ca_file: %[2]q
 auth_password_format: plain
@@ -84,11 +84,34 @@ shaper_rules:
   offline_messages: {100000: all}
 `
 
-// completeLog keeps the notices alone and lets senders wait where the logger
-// would drop messages. The file it leaves says that all is as it shall be.
+// wholeLog is the environment of the application ejabberd in which its log is never
+// begun anew, as it is else after 10 MiB, and the old one deleted after the second
+// time. ejabberd starts its logger before it reads its configuration file, whose
+// options of the same names it never looks at.
+var wholeLog = []string{"-ejabberd", "log_rotate_size", "infinity", "log_rotate_count", "0"}
+
+// completeLog keeps the notices alone, of any length (the formatter cuts them after
+// 100 KiB), and lets senders wait where the logger would drop them: over 500 in a
+// second, or when 1000 wait. Stanzas stand in it as they are, one a line, not as
+// Erlang prints binaries: as numbers, once a letter in them is not of Latin-1. The
+// file it leaves says that all is as it shall be.
 const completeLog = `ok = logger:set_primary_config(level, notice),
+ok = logger:set_handler_config(default, level, error),
+ok = logger:update_formatter_config(ejabberd_log, max_size, unlimited),
 ok = logger:update_handler_config(ejabberd_log, config, #{burst_limit_enable => false,
 	sync_mode_qlen => 10, drop_mode_qlen => 1000000, flush_qlen => 1000000}),
+{ok, #{config := #{max_no_bytes := infinity}}} = logger:get_handler_config(ejabberd_log),
+Readable = fun
+	(#{msg := {report, #{format := Format, args := [Who, Stanza]}}} = Event, _) when is_binary(Stanza) ->
+		Line = binary:replace(Stanza, <<10>>, <<"&#10;">>, [global]),
+		Text = case unicode:characters_to_list(Line) of
+			Letters when is_list(Letters) -> Letters;
+			_ -> binary_to_list(Line)
+		end,
+		Event#{msg := {lists:flatten(string:replace(Format, "~p", "~ts")), [Who, Text]}};
+	(Event, _) -> Event
+end,
+ok = logger:add_handler_filter(ejabberd_log, readable, {Readable, none}),
 ok = file:write_file("complete", <<>>).`
 
 func (e *ejabberd) command(t testing.TB, s *Server, port int) *exec.Cmd {
@@ -98,6 +121,7 @@ func (e *ejabberd) command(t testing.TB, s *Server, port int) *exec.Cmd {
 		t.Fatalf("lab: ejabberd is missing: apt-get install %s", debian["erl"])
 	}
 	apiPort := freePort(t)
+	e.log.path = s.file("ejabberd.log")
 	e.api = fmt.Sprintf("http://127.0.0.1:%d/api/", apiPort)
 	key, err := os.ReadFile(s.file("key.pem"))
 	if err != nil {
@@ -117,12 +141,14 @@ func (e *ejabberd) command(t testing.TB, s *Server, port int) *exec.Cmd {
 		}
 	}
 	// Without a node name Erlang opens no port of its own and starts no port mapper.
-	cmd := exec.Command(program(t, "erl"), "-noinput", "-mnesia", "dir", fmt.Sprintf("%q", s.file("mnesia")), "-s", "ejabberd", "-eval", completeLog)
+	arguments := slices.Concat([]string{"-noinput", "-mnesia", "dir", fmt.Sprintf("%q", s.file("mnesia"))}, wholeLog,
+		[]string{"-s", "ejabberd", "-eval", completeLog})
+	cmd := exec.Command(program(t, "erl"), arguments...)
 	cmd.Env = append(os.Environ(),
 		"HOME="+s.dir,
 		"ERL_LIBS="+filepath.Dir(filepath.Dir(filepath.Dir(libraries[0]))),
 		"EJABBERD_CONFIG_PATH="+s.file("ejabberd.yml"),
-		"EJABBERD_LOG_PATH="+s.file("ejabberd.log"),
+		"EJABBERD_LOG_PATH="+e.log.path,
 		"ERL_CRASH_DUMP="+s.file("crash.dump"))
 	return cmd
 }
@@ -175,6 +201,10 @@ func (e *ejabberd) call(command string, arguments map[string]string) error {
 // tap opens a stream under a new name and waits until that stands in the log,
 // which lags behind: what was sent before then stands there too.
 func (e *ejabberd) tap(s *Server) (string, error) {
+	before, err := e.log.read()
+	if err != nil {
+		return "", err
+	}
 	conn, err := net.Dial("tcp", s.Addr)
 	if err != nil {
 		return "", err
@@ -186,14 +216,17 @@ func (e *ejabberd) tap(s *Server) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var text []byte
+	var text string
 	if !Until(patience, func() bool {
-		text, err = os.ReadFile(s.file("ejabberd.log"))
-		return err == nil && bytes.Contains(text, []byte(marker))
+		text, err = e.log.read()
+		return err == nil && strings.Contains(text[len(before):], marker)
 	}) {
 		return "", errors.Join(errors.New("the log lags behind"), err)
 	}
-	return string(text), nil
+	return text, nil
 }
+
+// outgoing is as ejabberd's library for XMPP writes it.
+func (*ejabberd) outgoing() string { return ") Send XML on stream = " }
 
 func (*ejabberd) logs(s *Server) []string { return []string{s.file("ejabberd.log")} }

@@ -15,7 +15,9 @@ var stanzaTap []byte
 
 // prosody keeps accounts and rosters in files that it reads when they are
 // needed, so both are made by writing those.
-type prosody struct{}
+type prosody struct {
+	log growing // the tap
+}
 
 const prosodyConfig = `
 run_as_root = true
@@ -57,15 +59,16 @@ Component "muc.localhost" "muc"
 	muc_room_default_public_jids = true
 `
 
-func (*prosody) command(t testing.TB, s *Server, port int) *exec.Cmd {
+func (p *prosody) command(t testing.TB, s *Server, port int) *exec.Cmd {
 	t.Helper()
+	p.log.path = s.file("tap.log")
 	for _, dir := range []string{"data/localhost/accounts", "data/localhost/roster", "modules"} {
 		if err := os.MkdirAll(s.file(dir), 0o700); err != nil {
 			t.Fatalf("lab: %v", err)
 		}
 	}
 	config := fmt.Sprintf(prosodyConfig, s.file("data"), s.file("modules"), port,
-		s.file("tap.log"), s.file("prosody.log"), s.file("key.pem"), s.CAFile, freePort(t), MaxUpload)
+		p.log.path, s.file("prosody.log"), s.file("key.pem"), s.CAFile, freePort(t), MaxUpload)
 	for name, content := range map[string][]byte{
 		"modules/mod_stanza_tap.lua": stanzaTap,
 		"prosody.cfg.lua":            []byte(config),
@@ -100,10 +103,10 @@ func (*prosody) befriend(s *Server, a, b *Account) error {
 }
 
 // tap needs no waiting: a stanza is written before it is routed.
-func (*prosody) tap(s *Server) (string, error) {
-	b, err := os.ReadFile(s.file("tap.log"))
-	return string(b), err
-}
+func (p *prosody) tap(*Server) (string, error) { return p.log.read() }
+
+// outgoing is as mod_stanza_tap writes it.
+func (*prosody) outgoing() string { return " out " }
 
 func (*prosody) logs(s *Server) []string { return []string{s.file("prosody.log"), s.file("tap.log")} }
 

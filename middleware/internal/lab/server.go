@@ -50,9 +50,10 @@ type backend interface {
 	register(s *Server, a *Account) error
 	// befriend gives a and b presence subscriptions to each other.
 	befriend(s *Server, a, b *Account) error
-	// tap returns all stanzas so far as text, logs names the files that explain
-	// a failure.
+	// tap returns all stanzas so far as text, outgoing what is in each line of
+	// one that leaves for a client. logs names the files that explain a failure.
 	tap(s *Server) (string, error)
+	outgoing() string
 	logs(s *Server) []string
 }
 
@@ -202,17 +203,6 @@ func freePort(t testing.TB) int {
 	}
 	t.Fatal("lab: no free port")
 	return 0
-}
-
-// Tap returns every stanza that went through the server so far, as text: what
-// its operator could read.
-func (s *Server) Tap(t testing.TB) string {
-	t.Helper()
-	text, err := s.backend.tap(s)
-	if err != nil {
-		t.Fatalf("lab: tap of %s: %v", s.Kind, err)
-	}
-	return text
 }
 
 // TLS returns the configuration that trusts the server's certificate alone.
