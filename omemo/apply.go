@@ -65,10 +65,12 @@ func (u *unit) apply(ctx context.Context, o *Opened, c *candidate) error {
 }
 
 // spend consumes the other keys of a message that hold its key material: no
-// copy of it, whichever keys were taken out, can be opened again.
-func (u *unit) spend(ctx context.Context, o *Opened, keys []Key, material []byte) error {
+// copy of it, whichever keys were taken out, can be opened again. Those that an
+// honest sender makes have consecutive numbers: in the order of the numbers they
+// need nothing of the budget, which forged ones may have used up.
+func (u *unit) spend(ctx context.Context, o *Opened, keys []Key, material []byte, b *ratchet.Budget) error {
 	for _, key := range keys {
-		c, err := u.unseal(ctx, o.Session.peer, key)
+		c, err := u.unseal(ctx, o.Session.peer, key, b)
 		if err != nil && !isRefusal(err) {
 			return err
 		}

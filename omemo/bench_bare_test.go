@@ -92,7 +92,7 @@ func (b *Bare) Accept(k Key, known Device) (s *Session, material, record []byte,
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	o, err := s.open(b.own, in)
+	o, err := s.open(b.own, in, new(ratchet.Budget))
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -106,7 +106,7 @@ func (b *Bare) Open(s *Session, k Key) (next *Session, material, record []byte, 
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
-	o, err := s.open(b.own, in)
+	o, err := s.open(b.own, in, new(ratchet.Budget))
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
@@ -150,9 +150,11 @@ func (b *Bare) Forward(s *Session, k Key) (*Session, error) {
 	for next.state.Receiving.Next < in.Header.N {
 		h := in.Header
 		h.N = min(h.N-1, next.state.Receiving.Next+ratchet.MaxSkip)
-		if next.state, _, _, err = next.state.Open(b.v.profile().ratchet, h); err != nil {
+		o, err := next.state.Open(b.v.profile().ratchet, h, new(ratchet.Budget))
+		if err != nil {
 			return nil, err
 		}
+		next.state, _ = o.Keep()
 	}
 	return &next, nil
 }

@@ -15,11 +15,6 @@ import (
 	"example.org/omellium/omemo/internal/wire"
 )
 
-// MaxCandidates is how many keys of a legacy message that carry our device id
-// are tried: ids are unique only within an account, and legacy does not name the
-// account.
-const MaxCandidates = 8
-
 // heartbeatAt is the number of a message in its chain that a heartbeat answers
 // (XEP-0384, section 5.5.3).
 const heartbeatAt = 53
@@ -74,15 +69,6 @@ func (u *unit) open(ctx context.Context, msg *Message, v Verify) (*Opened, error
 	return o, nil
 }
 
-// candidate is a session in which a key of the message has opened.
-type candidate struct {
-	opened
-	header   ratchet.Header
-	exchange bool
-	built    bool // the session is new
-	preKey   *PreKeyRow
-}
-
 func (u *unit) decrypt(ctx context.Context, msg *Message) (*Opened, error) {
 	own := u.own()
 	if msg.Sender == (Address{own.jid, own.device}) {
@@ -105,8 +91,10 @@ func (u *unit) decrypt(ctx context.Context, msg *Message) (*Opened, error) {
 	// tells a copy of a message; keys of other accounts' devices are only refused.
 	var c *candidate
 	var reason error
-	for _, key := range msg.Keys {
-		opens, err := u.unseal(ctx, peer, key)
+	var budget ratchet.Budget
+	keys := u.inOrder(peer, msg.Keys)
+	for _, key := range keys {
+		opens, err := u.unseal(ctx, peer, key, &budget)
 		switch {
 		case err == nil && c == nil:
 			c = opens
@@ -130,10 +118,10 @@ func (u *unit) decrypt(ctx context.Context, msg *Message) (*Opened, error) {
 		Version: msg.Version, Sender: msg.Sender, Plaintext: text, Authenticated: authenticated,
 		Exchange: c.exchange, Built: c.built, Event: eventID(peer, c.header),
 	}
-	if err := u.apply(ctx, o, c); err != nil || len(msg.Keys) == 1 {
+	if err := u.apply(ctx, o, c); err != nil || len(keys) == 1 {
 		return o, err
 	}
-	return o, u.spend(ctx, o, msg.Keys, c.material)
+	return o, u.spend(ctx, o, keys, c.material, &budget)
 }
 
 // IsVerdict tells an error of Decrypt that says something about the message from
@@ -154,42 +142,40 @@ func isRefusal(err error) bool {
 
 // unseal opens one key, in a session that is held or in one that its key
 // exchange builds.
-func (u *unit) unseal(ctx context.Context, peer Peer, key Key) (*candidate, error) {
-	format := peer.Version.profile().format
-	if !key.Exchange {
-		in, err := format.ParseMessage(key.Data)
-		if err != nil {
-			return nil, ErrRefused
-		}
-		if len(u.list(peer)) == 0 {
-			return nil, u.unlessEnded(ctx, peer, in.Header, ErrNoSession)
-		}
-		o, err := u.openHeld(ctx, peer, in)
-		if err != nil {
-			return nil, err
-		}
-		return &candidate{opened: o, header: in.Header}, nil
-	}
-	x, err := format.ParseExchange(key.Data)
+func (u *unit) unseal(ctx context.Context, peer Peer, key Key, b *ratchet.Budget) (*candidate, error) {
+	x, in, err := key.parse(peer.Version)
 	if err != nil {
 		return nil, ErrRefused
 	}
-	in, err := format.ParseMessage(x.Message)
-	if err != nil {
-		return nil, ErrRefused
+	if key.Exchange {
+		return u.openExchange(ctx, peer, x, in, b)
 	}
-	return u.openExchange(ctx, peer, x, in)
+	if len(u.list(peer)) == 0 {
+		return nil, u.unlessEnded(ctx, peer, in.Header, ErrNoSession)
+	}
+	o, err := u.openHeld(ctx, peer, in, b)
+	if err != nil {
+		return nil, err
+	}
+	return &candidate{opened: o, header: in.Header}, nil
 }
 
 // openHeld opens a message in one of the sessions that are held with its sender:
 // in the one that knows its ratchet key; with a skipped message key; or with a
 // ratchet step, in the current session or else in an archived one.
-func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (opened, error) {
+//
+// All that is tried shares the budget of the stanza, so that a forged one costs no
+// more than an honest one. An honest message can only miss what the budget had if
+// it brings a new ratchet key and is not the first try: in the session with the
+// number k in the list, if more than 1,000/k messages of its new chain are missing
+// before it (of 166 it opens in any of six); and after another key of the stanza
+// was tried in vain, which takes a device of another account with our id.
+func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message, b *ratchet.Budget) (opened, error) {
 	list := u.list(peer)
 	ids := make([]SkippedID, 0, len(list))
 	for _, s := range list {
 		if s.state.Knows(in.Header.Key) {
-			o, err := s.open(u.own(), in)
+			o, err := s.open(u.own(), in, b)
 			if err != ratchet.ErrDuplicate {
 				return o, err
 			}
@@ -219,7 +205,7 @@ func (u *unit) openHeld(ctx context.Context, peer Peer, in wire.Message) (opened
 		}
 	}
 	for _, s := range list {
-		if o, err := s.open(u.own(), in); err == nil {
+		if o, err := s.open(u.own(), in, b); err == nil {
 			return o, nil
 		}
 	}
@@ -242,10 +228,10 @@ func (u *unit) unlessEnded(ctx context.Context, peer Peer, h ratchet.Header, rea
 // openExchange opens a message that came in a key exchange: in the session that
 // was built from the same exchange before, else in a new one, which exists only
 // in memory until everything about the message has been verified.
-func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in wire.Message) (*candidate, error) {
+func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in wire.Message, b *ratchet.Budget) (*candidate, error) {
 	for _, s := range u.list(peer) {
 		if s.builtFrom(x) {
-			o, err := u.openHeld(ctx, peer, in)
+			o, err := u.openHeld(ctx, peer, in, b)
 			if err != nil {
 				return nil, err
 			}
@@ -307,7 +293,7 @@ func (u *unit) openExchange(ctx context.Context, peer Peer, x wire.Exchange, in 
 	if err != nil {
 		return nil, ErrRefused
 	}
-	o, err := s.open(u.own(), in)
+	o, err := s.open(u.own(), in, b)
 	if err != nil {
 		return nil, ErrRefused
 	}

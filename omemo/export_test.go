@@ -144,7 +144,7 @@ func (m *Manager) Material(ctx context.Context, msg *Message) (material []byte, 
 			return err
 		}
 		for _, k := range msg.Keys {
-			c, err := u.unseal(ctx, peer, k)
+			c, err := u.unseal(ctx, peer, k, new(ratchet.Budget))
 			if err != nil {
 				return err
 			}

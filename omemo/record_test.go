@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/omellium/omemo/internal/ratchet"
 	"example.org/omellium/omemo/internal/wire"
 )
 
@@ -76,7 +77,7 @@ func talk(t testing.TB, v Version, each func(own *account, s *Session)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o, err := sessions[to].open(accounts[to], m)
+		o, err := sessions[to].open(accounts[to], m, new(ratchet.Budget))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +223,7 @@ func FuzzSessionRecord(f *testing.F) {
 		}
 		// Whatever a damaged record holds, using the session does not panic.
 		_, _, _ = s.seal(own, make([]byte, 32), random, new(slab))
-		_, _ = s.open(own, wire.Message{Ciphertext: make([]byte, 16), MAC: make([]byte, 8)})
+		_, _ = s.open(own, wire.Message{Ciphertext: make([]byte, 16), MAC: make([]byte, 8)}, new(ratchet.Budget))
 		_ = s.Fingerprint()
 	})
 }

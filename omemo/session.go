@@ -203,24 +203,25 @@ type opened struct {
 }
 
 // open decrypts key material. The session is not changed; the error is
-// ratchet.ErrDuplicate or ErrRefused.
-func (s *Session) open(own *account, m wire.Message) (opened, error) {
+// ratchet.ErrDuplicate or ErrRefused. What it costs before the message is
+// authenticated comes out of the budget.
+func (s *Session) open(own *account, m wire.Message, b *ratchet.Budget) (opened, error) {
 	p := s.peer.Version.profile()
-	state, seed, skipped, err := s.state.Open(p.ratchet, m.Header)
+	opening, err := s.state.Open(p.ratchet, m.Header, b)
 	if err == ratchet.ErrDuplicate {
 		return opened{}, err
 	}
 	if err != nil {
 		return opened{}, ErrRefused
 	}
-	material, err := s.unlock(own, &m, &seed)
+	material, err := s.unlock(own, &m, &opening.Key)
 	if err != nil {
 		return opened{}, err
 	}
 	next := *s
-	next.state = state
-	o := opened{session: &next, material: material, skipped: skipped}
-	if state.Receiving.Remote != s.state.Receiving.Remote {
+	o := opened{session: &next, material: material}
+	next.state, o.skipped = opening.Keep()
+	if next.state.Receiving.Remote != s.state.Receiving.Remote {
 		next.heartbeat = false
 		if s.state.HasPrevious {
 			o.ended = &s.state.Previous

@@ -1,7 +1,6 @@
 package ratchet
 
 import (
-	"math"
 	"slices"
 
 	"example.org/omellium/omemo/internal/curve"
@@ -14,32 +13,48 @@ type Chain struct {
 	Next   uint32           // number of the next message
 }
 
-// open moves the chain past message n and returns its key, and those of the messages before it that are missing.
-func (c *Chain) open(n uint32, skipped []Skipped) ([32]byte, []Skipped, error) {
-	if n < c.Next {
-		return [32]byte{}, nil, ErrDuplicate
+// walk moves the chain to message n and returns what the keys of the messages before it are made of. The caller bounds
+// the gap.
+func (c *Chain) walk(n uint32) (links []link) {
+	if n <= c.Next {
+		return nil
 	}
-	// Message 2^32-1 is never opened: the number after it does not exist.
-	if uint64(n)-uint64(c.Next) > MaxSkip || n == math.MaxUint32 {
-		return [32]byte{}, nil, ErrTooManySkipped
+	links = make([]link, n-c.Next)
+	s := scratches.Get().(*scratch)
+	defer s.done()
+	for i := range links {
+		s.load(&c.Key)
+		s.link(&links[i])
+		s.chainKey(&c.Key)
 	}
-	skipped = c.skip(n, skipped)
-	return c.step(), skipped, nil
+	c.Next = n
+	return links
+}
+
+// messageKeys appends the keys of the messages of a chain from the first on, and clears what they are made of.
+func messageKeys(skipped []Skipped, remote curve.Montgomery, first uint32, links []link) []Skipped {
+	if len(links) == 0 {
+		return skipped
+	}
+	at := len(skipped)
+	skipped = slices.Grow(skipped, len(links))[:at+len(links)]
+	s := scratches.Get().(*scratch)
+	defer s.done()
+	s.key = zeroKey
+	for i := range links {
+		k := &skipped[at+i]
+		k.Key, k.N = remote, first+uint32(i)
+		s.follow(&links[i])
+		s.messageKey(&k.Seed)
+	}
+	clear(links)
+	return skipped
 }
 
 // skip moves the chain to message n and appends the keys of the messages before it. The caller bounds the gap.
 func (c *Chain) skip(n uint32, skipped []Skipped) []Skipped {
-	if n <= c.Next {
-		return skipped
-	}
-	skipped = slices.Grow(skipped, int(n-c.Next))
-	s := scratches.Get().(*scratch)
-	defer s.done()
-	for ; c.Next < n; c.Next++ {
-		skipped = append(skipped, Skipped{Key: c.Remote, N: c.Next})
-		s.chain(&c.Key, &skipped[len(skipped)-1].Seed)
-	}
-	return skipped
+	first := c.Next
+	return messageKeys(skipped, c.Remote, first, c.walk(n))
 }
 
 // step moves the chain by one and returns the message key.

@@ -7,7 +7,7 @@ var (
 	// is no longer there.
 	ErrDuplicate = errors.New("ratchet: message key was used before")
 
-	// ErrTooManySkipped says that more than [MaxSkip] messages before this one are missing.
+	// ErrTooManySkipped says that more messages before this one are missing than the [Budget] has left.
 	ErrTooManySkipped = errors.New("ratchet: too many skipped messages")
 
 	// ErrNoRemote says that a passive session cannot send before it has opened its first message.

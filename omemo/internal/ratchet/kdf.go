@@ -1,15 +1,6 @@
 package ratchet
 
-import (
-	"crypto/sha256"
-	"sync/atomic"
-)
-
-// steps counts the steps of chains: what a header can have us compute without end.
-var steps atomic.Uint64
-
-// Steps returns how many steps of chains this process has computed, each of two HMACs.
-func Steps() uint64 { return steps.Load() }
+import "crypto/sha256"
 
 // kdfRoot is KDF_RK of the specification: HKDF-SHA-256 with the root key as salt.
 func kdfRoot(label string, root, secret *[32]byte) (nextRoot, chain [32]byte) {
@@ -19,25 +10,28 @@ func kdfRoot(label string, root, secret *[32]byte) (nextRoot, chain [32]byte) {
 	return [32]byte(out[:32]), [32]byte(out[32:])
 }
 
-// kdfChain is KDF_CK of the specification: HMAC-SHA-256 of one byte.
+// kdfChain is KDF_CK of the specification: HMAC-SHA-256 of one byte, 1 for the message key and 2 for the chain key.
 func kdfChain(chain *[32]byte) (next, message [32]byte) {
 	s := scratches.Get().(*scratch)
 	defer s.done()
-	next = *chain
-	s.chain(&next, &message)
+	s.load(chain)
+	s.messageKey(&message)
+	s.chainKey(&next)
 	return next, message
 }
 
-// chain is kdfChain, which moves the chain key on.
-func (s *scratch) chain(chain, message *[32]byte) {
-	steps.Add(1)
-	s.load(chain)
+// messageKey is the half of kdfChain that gives the key of the message. The chain key is loaded.
+func (s *scratch) messageKey(message *[32]byte) {
 	s.buffer[0] = 1
 	s.hmac(&s.key, 1)
 	copy(message[:], s.buffer[:])
+}
+
+// chainKey is the half of kdfChain that gives the next chain key. The chain key is loaded.
+func (s *scratch) chainKey(next *[32]byte) {
 	s.buffer[0] = 2
 	s.hmac(&s.key, 1)
-	copy(chain[:], s.buffer[:])
+	copy(next[:], s.buffer[:])
 }
 
 // expand is HKDF-Expand (RFC 5869 section 2.3). The output is at most 255 times 32 bytes long, the label at most 63.

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"sync"
+	"sync/atomic"
 )
 
 // The two paddings of HMAC (RFC 2104 section 2).
@@ -16,9 +17,16 @@ var (
 	outerPad = [sha256.BlockSize]byte(bytes.Repeat([]byte{0x5c}, sha256.BlockSize))
 )
 
+// hmacs counts the HMACs that a header, above all, can have us compute.
+var hmacs atomic.Uint64
+
+// HMACs returns how many HMACs this process has computed in sessions. It counts those of a derivation when it is done.
+func HMACs() uint64 { return hmacs.Load() }
+
 // hmacSHA256 is HMAC (RFC 2104) for a key of 32 bytes that is used once. Unlike crypto/hmac, which builds its state
 // on the heap, it allocates only for long messages.
 func hmacSHA256(key *[32]byte, message ...[]byte) [32]byte {
+	hmacs.Add(1)
 	var short [4 * sha256.BlockSize]byte
 	subtle.XORBytes(short[:], innerPad[:], key[:])
 	copy(short[len(key):], innerPad[len(key):])
@@ -57,6 +65,7 @@ type scratch struct {
 	key    states
 	sum    [stateSize]byte            // the state that a sum is read from
 	buffer [2 * sha256.BlockSize]byte // what is hashed, and what comes out
+	hmacs  uint64                     // not counted yet
 }
 
 var scratches = sync.Pool{New: func() any {
@@ -85,6 +94,8 @@ const errState = "ratchet: crypto/sha256 saves another state than it did" // a t
 
 // done returns a scratch, without secrets.
 func (s *scratch) done() {
+	hmacs.Add(s.hmacs)
+	s.hmacs = 0
 	s.restore(&zeroKey.inner) // overwrites the digest
 	s.key = states{}
 	clear(s.sum[:])
@@ -119,8 +130,27 @@ func (s *scratch) restore(state *[stateSize]byte) {
 	}
 }
 
+// link is the part of the states of a chain key that differs from key to key: with it the message key can be derived
+// when the message has been authenticated, at the price of what is left to do.
+type link struct {
+	inner, outer [sha256.Size]byte
+}
+
+// link saves that of the key that is loaded.
+func (s *scratch) link(l *link) {
+	copy(l.inner[:], s.key.inner[stateSum:])
+	copy(l.outer[:], s.key.outer[stateSum:])
+}
+
+// follow loads the key of a link. Some other one is loaded before.
+func (s *scratch) follow(l *link) {
+	copy(s.key.inner[stateSum:], l.inner[:])
+	copy(s.key.outer[stateSum:], l.outer[:])
+}
+
 // hmac is HMAC-SHA-256 of the first n bytes of the buffer, at most 119. The result takes their place.
 func (s *scratch) hmac(key *states, n int) {
+	s.hmacs++
 	s.finish(&key.inner, n)
 	s.finish(&key.outer, sha256.Size)
 }

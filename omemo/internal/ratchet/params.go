@@ -3,7 +3,7 @@ package ratchet
 import "example.org/omellium/omemo/internal/curve"
 
 // MaxSkip is how many skipped message keys are derived for one message at most, those of the chain that ends and
-// those of the chain that begins together.
+// those of the chain that begins together. See [Budget] for what is derived before it is authenticated.
 const MaxSkip = 1000
 
 // Params holds what differs between the versions of OMEMO.

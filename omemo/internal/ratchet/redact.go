@@ -43,3 +43,12 @@ func (Keys) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText returns "redacted", so that no encoder writes keys by accident.
 func (Keys) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Format prints "redacted" whatever the verb.
+func (Opening) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
+
+// LogValue returns "redacted".
+func (Opening) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns "redacted", so that no encoder writes keys by accident.
+func (Opening) MarshalText() ([]byte, error) { return []byte(redacted), nil }

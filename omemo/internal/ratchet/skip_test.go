@@ -44,7 +44,7 @@ func TestSkipLimit(t *testing.T) {
 		{"both, 2000: of the new chain only", Header{Key: fresh, N: 1000, PN: 1 + 1000}, 1000, nil},
 	}
 	for _, test := range tests {
-		next, _, skipped, err := b.Open(v2, test.h)
+		next, _, skipped, err := opened(&b.State, v2, test.h)
 		if err != test.err || len(skipped) != test.skipped {
 			t.Errorf("%s: %d skipped, %v", test.name, len(skipped), err)
 			continue
@@ -62,6 +62,48 @@ func TestSkipLimit(t *testing.T) {
 	}
 }
 
+// TestBudget: all that is tried for a stanza shares one bound, and nothing is done beyond it. What is missing in the
+// chain before is derived only when the message is authenticated.
+func TestBudget(t *testing.T) {
+	a, b := pair(t, v2)
+	mustOpen(t, b, v2, a.seal(t, v2))
+	known, fresh := b.Receiving.Remote, drawer(9)().Public()
+	const step, turn = 2, 3 // HMACs
+	var budget Budget
+	for i, test := range []struct {
+		h      Header
+		err    error
+		open   uint64 // HMACs before the message is authenticated
+		keep   uint64 // and after
+		agreed uint64
+	}{
+		{Header{Key: known, N: 1 + 600}, nil, 600 + step, 600, 0},
+		{Header{Key: known, N: 1 + 401}, ErrTooManySkipped, 0, 0, 0},
+		{Header{Key: fresh, N: 401}, ErrTooManySkipped, 0, 0, 0},
+		{Header{Key: fresh, N: 300, PN: 1 + 700}, nil, 300 + turn + step, 300 + 700*step, 1},
+		{Header{Key: fresh, N: 300, PN: 1 + 701}, ErrTooManySkipped, 0, 0, 0},
+		{Header{Key: known, N: 0}, ErrDuplicate, 0, 0, 0},
+		{Header{Key: fresh, N: 100}, nil, 100 + turn + step, 100, 1},
+		{Header{Key: known, N: 1 + 1}, ErrTooManySkipped, 0, 0, 0},
+		{Header{Key: fresh, PN: 1 + 1000}, nil, turn + step, 1000 * step, 1},
+		{Header{Key: known, N: 1}, nil, step, 0, 0},
+	} {
+		hmacs, agreed := HMACs(), curve.Agreements()
+		o, err := b.Open(v2, test.h, &budget)
+		if n, m := HMACs()-hmacs, curve.Agreements()-agreed; err != test.err || n != test.open || m != test.agreed {
+			t.Errorf("%d: %v, %d HMACs, %d agreements", i, err, n, m)
+		}
+		if err != nil {
+			continue
+		}
+		hmacs = HMACs()
+		o.Keep()
+		if n := HMACs() - hmacs; n != test.keep {
+			t.Errorf("%d: %d HMACs when it is kept", i, n)
+		}
+	}
+}
+
 // TestSkippedOrder: oldest first, as the store drops the oldest first.
 func TestSkippedOrder(t *testing.T) {
 	a, b := pair(t, v2)
@@ -69,7 +111,7 @@ func TestSkippedOrder(t *testing.T) {
 	mustOpen(t, b, v2, first[0])
 	mustOpen(t, a, v2, b.seal(t, v2))
 	second := a.sealN(t, v2, 3)
-	_, _, skipped, err := b.Open(v2, second[2].Header)
+	_, _, skipped, err := opened(&b.State, v2, second[2].Header)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,22 +132,22 @@ func TestLastNumber(t *testing.T) {
 	mustOpen(t, b, v2, a.seal(t, v2))
 	b.Receiving.Next = math.MaxUint32 - 1
 	h := Header{Key: b.Receiving.Remote, N: math.MaxUint32}
-	if _, _, _, err := b.Open(v2, h); err != ErrTooManySkipped {
+	if _, _, _, err := opened(&b.State, v2, h); err != ErrTooManySkipped {
 		t.Errorf("2^32-1: %v", err)
 	}
 	h.N--
-	next, _, _, err := b.Open(v2, h)
+	next, _, _, err := opened(&b.State, v2, h)
 	if err != nil || next.Receiving.Next != math.MaxUint32 {
 		t.Fatalf("2^32-2: %v", err)
 	}
-	if _, _, _, err := next.Open(v2, h); err != ErrDuplicate {
+	if _, _, _, err := opened(&next, v2, h); err != ErrDuplicate {
 		t.Errorf("2^32-2 again: %v", err)
 	}
 	h.N++
-	if _, _, _, err := next.Open(v2, h); err != ErrTooManySkipped {
+	if _, _, _, err := opened(&next, v2, h); err != ErrTooManySkipped {
 		t.Errorf("2^32-1 after 2^32-2: %v", err)
 	}
-	if next, _, _, err := next.Open(v2, Header{Key: drawer(9)().Public(), PN: math.MaxUint32}); err != nil || next.Previous.Next != math.MaxUint32 {
+	if next, _, _, err := opened(&next, v2, Header{Key: drawer(9)().Public(), PN: math.MaxUint32}); err != nil || next.Previous.Next != math.MaxUint32 {
 		t.Errorf("step after the end: %v", err)
 	}
 }
@@ -131,7 +173,7 @@ func TestImplausiblePN(t *testing.T) {
 	b.ShortPN = true
 	for _, pn := range []uint32{4, 1 << 20, 1 << 31, math.MaxUint32} {
 		b.PreviousPN = pn
-		_, _, skipped, err := b.Open(legacy, Header{Key: drawer(9)().Public(), PN: b.Receiving.Next})
+		_, _, skipped, err := opened(&b.State, legacy, Header{Key: drawer(9)().Public(), PN: b.Receiving.Next})
 		if err != nil || len(skipped) != 0 {
 			t.Errorf("pn = %d: %d keys, %v", pn, len(skipped), err)
 		}
@@ -216,7 +258,7 @@ func TestShortPNBudget(t *testing.T) {
 	}
 	for _, test := range tests {
 		h := Header{Key: drawer(9)().Public(), N: uint32(test.n), PN: b.Receiving.Next + uint32(test.gap)}
-		_, _, skipped, err := b.Open(legacy, h)
+		_, _, skipped, err := opened(&b.State, legacy, h)
 		lasts := 0
 		for _, k := range skipped {
 			if k.Key == b.Previous.Remote {

@@ -76,24 +76,6 @@ func (s *State) Seal(p Params, draw func() *curve.Private) (next State, h Header
 	return next, h, key, nil
 }
 
-// Open returns the key of a received message, and the keys of the messages before it that are missing, oldest first.
-// Nothing is authenticated yet: the caller keeps the next state and the skipped keys if the MAC holds under the key,
-// and drops them if not. Errors are [ErrDuplicate], [ErrTooManySkipped] and [curve.ErrZero].
-func (s *State) Open(p Params, h Header) (next State, key [32]byte, skipped []Skipped, err error) {
-	next = *s
-	chain := next.chain(h.Key)
-	if chain == nil {
-		if skipped, err = next.turn(p, h); err != nil {
-			return State{}, [32]byte{}, nil, err
-		}
-		chain = &next.Receiving
-	}
-	if key, skipped, err = chain.open(h.N, skipped); err != nil {
-		return State{}, [32]byte{}, nil, err
-	}
-	return next, key, skipped, nil
-}
-
 // chain returns the open receiving chain of a ratchet key, or nil.
 func (s *State) chain(key curve.Montgomery) *Chain {
 	switch {
@@ -115,49 +97,4 @@ func (s *State) begin(p Params, own *curve.Private) error {
 	s.Root, s.Sending = kdfRoot(p.Root, &s.Root, &secret)
 	s.CanSend = true
 	return nil
-}
-
-// turn is the receiving half of a ratchet step: the header brings a new key of the peer. It ends the receiving and
-// the sending chain. If the peer steps again before we have sent anything, our key is still the one it knows, and so
-// is the number of messages that we sent under it.
-func (s *State) turn(p Params, h Header) ([]Skipped, error) {
-	if h.N > MaxSkip {
-		return nil, ErrTooManySkipped
-	}
-	secret, err := s.Own.DH(h.Key)
-	if err != nil {
-		return nil, fmt.Errorf("ratchet: %w", err)
-	}
-	var skipped []Skipped
-	if s.CanReceive {
-		skipped = s.retire(h.PN, MaxSkip-uint64(h.N))
-	}
-	s.Remote = h.Key
-	s.Receiving = Chain{Remote: h.Key}
-	s.Root, s.Receiving.Key = kdfRoot(p.Root, &s.Root, &secret)
-	s.CanReceive = true
-	if s.CanSend {
-		s.PreviousSent, s.Sent = s.Sent, 0
-		s.Sending, s.CanSend = [32]byte{}, false
-	}
-	return skipped, nil
-}
-
-// retire makes the receiving chain, for which the peer announces pn messages, the previous one. It returns the keys
-// of those that are missing, at most budget. An announcement beyond that is no error (some senders let it underflow):
-// the chain then stays open where it is.
-func (s *State) retire(pn uint32, budget uint64) (skipped []Skipped) {
-	if uint64(s.Receiving.Next) == uint64(pn)+1 {
-		s.ShortPN = true
-	}
-	// The chain before is closed for good. If the peer counts short, one message beyond the announced ones is missing.
-	if s.HasPrevious && s.ShortPN && s.Previous.Next == s.PreviousPN && budget > 0 {
-		skipped = s.Previous.skip(s.PreviousPN+1, skipped)
-		budget--
-	}
-	s.Previous, s.HasPrevious, s.PreviousPN = s.Receiving, true, pn
-	if pn > s.Previous.Next && uint64(pn-s.Previous.Next) <= budget {
-		skipped = s.Previous.skip(pn, skipped)
-	}
-	return skipped
 }

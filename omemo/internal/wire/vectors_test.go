@@ -203,11 +203,13 @@ func (b *bob) open(s step) error {
 	}
 
 	at := ratchet.Header{Key: m.Header.Key, N: m.Header.N}
-	next, key, skipped := b.state, b.skipped[at], []ratchet.Skipped(nil)
-	if _, ok := b.skipped[at]; !ok {
-		if next, key, skipped, err = b.state.Open(b.version.params, m.Header); err != nil {
+	key, late := b.skipped[at]
+	var opening ratchet.Opening
+	if !late {
+		if opening, err = b.state.Open(b.version.params, m.Header, new(ratchet.Budget)); err != nil {
 			return err
 		}
+		key = opening.Key
 	}
 	keys := ratchet.Expand(b.version.params, &key)
 	if !keys.Verify(b.version.params, m.MAC, b.associated(true), m.Signed) {
@@ -216,8 +218,12 @@ func (b *bob) open(s step) error {
 	if b.plaintext, err = ratchet.Decrypt(&keys, m.Ciphertext); err != nil {
 		return err
 	}
-	b.state = next
 	delete(b.skipped, at)
+	if late {
+		return nil
+	}
+	var skipped []ratchet.Skipped
+	b.state, skipped = opening.Keep()
 	for _, k := range skipped {
 		b.skipped[ratchet.Header{Key: k.Key, N: k.N}] = k.Seed
 	}
