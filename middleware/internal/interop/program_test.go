@@ -108,6 +108,20 @@ func newConfigured(t testing.TB, s *lab.Server, a *lab.Account, c middleware.Con
 	return p
 }
 
+// newSpeaker is newProgram with a device that speaks some versions only.
+func newSpeaker(t testing.TB, s *lab.Server, a *lab.Account, versions []string) *program {
+	t.Helper()
+	c := middleware.Config{Store: memstore.New(a.JID), AnswerStrangers: true}
+	for _, v := range omemo.Versions() {
+		if slices.Contains(versions, v.String()) {
+			c.Versions = append(c.Versions, v)
+		}
+	}
+	p := newConfigured(t, s, a, c, nil)
+	p.appear(t)
+	return p
+}
+
 // newSplitProgram is newProgram with one stanza for each version, if split.
 func newSplitProgram(t testing.TB, s *lab.Server, a *lab.Account, split bool) *program {
 	t.Helper()

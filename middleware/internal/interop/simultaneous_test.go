@@ -8,26 +8,59 @@ import (
 	"sync"
 	"testing"
 
+	"mellium.im/xmpp/jid"
+
 	"example.org/omellium/middleware/internal/lab"
 	"example.org/omellium/omemo"
 )
 
-// Both sides start at the same time: two key exchanges cross on the way.
+// Both sides start at the same time: two key exchanges cross on the way. Each of these
+// programs is behind a gate, so that they always do.
 
 func TestBothStartGoWithGo(t *testing.T) {
-	lab.Each(t, func(t *testing.T, s *lab.Server) {
+	eachVersion(t, func(t *testing.T, s *lab.Server, versions []string) {
 		one, other := s.Account(t, "one"), s.Account(t, "other")
 		lab.Befriend(t, one, other)
-		a, b := newProgram(t, s, one), newProgram(t, s, other)
+		gate := s.Gate(t)
+		a, b := newSpeaker(t, gate.Server, one, versions), newSpeaker(t, s, other, versions)
 		there, back := texts("there", one, hundred), texts("back", other, hundred)
+		crossing{s, gate, a, b, other}.send(t, there[0], back[0])
+		expect(t, b, one.JID, there[:1])
+		expect(t, a, other.JID, back[:1])
+		bothBegan(t, a, other.JID, b.Device)
+		bothBegan(t, b, one.JID, a.Device)
 		var both sync.WaitGroup
-		both.Go(func() { sendAll(t, a, other.JID, there) })
-		both.Go(func() { sendAll(t, b, one.JID, back) })
+		both.Go(func() { sendAll(t, a, other.JID, there[1:]) })
+		both.Go(func() { sendAll(t, b, one.JID, back[1:]) })
 		both.Wait()
 		expect(t, b, one.JID, there)
 		expect(t, a, other.JID, back)
 		oneSession(t, a, other.JID, b.Device)
 		oneSession(t, b, one.JID, a.Device)
+		secret(t, s, there, back)
+	})
+}
+
+func TestBothStartGoWithProfanity(t *testing.T) {
+	lab.Each(t, func(t *testing.T, s *lab.Server) {
+		one, user := s.Account(t, "program"), s.Account(t, "user")
+		lab.Befriend(t, one, user)
+		gate := s.Gate(t)
+		program := newProgram(t, gate.Server, one)
+		peer := lab.Profanity(t, s, user)
+		peer.Start(t, one.JID, program.Device)
+		there, back := texts("there", one, hundred), texts("back", user, hundred)
+		crossing{s, gate, program, peer, user}.send(t, there[0], back[0])
+		expect(t, peer, one.JID, there[:1])
+		expect(t, program, user.JID, back[:1])
+		bothBegan(t, program, user.JID, peer.Device)
+		var both sync.WaitGroup
+		both.Go(func() { sendAll(t, program, user.JID, there[1:]) })
+		both.Go(func() { sendAll(t, peer, one.JID, back[1:]) })
+		both.Wait()
+		expect(t, peer, one.JID, there)
+		expect(t, program, user.JID, back)
+		oneSession(t, program, user.JID, peer.Device)
 		secret(t, s, there, back)
 	})
 }
@@ -39,16 +72,16 @@ func TestBothStartGoWithPython(t *testing.T) {
 	eachVersion(t, func(t *testing.T, s *lab.Server, versions []string) {
 		one, user := s.Account(t, "program"), s.Account(t, "user")
 		lab.Befriend(t, one, user)
-		program := newProgram(t, s, one)
+		gate := s.Gate(t)
+		program := newProgram(t, gate.Server, one)
 		peer := python{lab.Python(t, s, user, lab.PythonOptions{Versions: versions})}
 		there, back := texts("there", one, 1), texts("back", user, 1)
-		var both sync.WaitGroup
-		both.Go(func() { sendAll(t, program, user.JID, there) })
-		both.Go(func() { sendAll(t, peer, one.JID, back) })
-		both.Wait()
+		crossing{s, gate, program, peer, user}.send(t, there[0], back[0])
 		expect(t, program, user.JID, back)
+		bothBegan(t, program, user.JID, peer.Device)
 		back = append(back, agree(t, program, peer, user, 5)...)
 		expect(t, program, user.JID, back)
+		first := there
 		there, back = texts("later", one, hundred), append(back, texts("laterback", user, hundred)...)
 		known := len(peer.Bodies(one.JID))
 		sendAll(t, program, user.JID, there)
@@ -58,8 +91,68 @@ func TestBothStartGoWithPython(t *testing.T) {
 			t.Errorf("got %q, want %q", got, there)
 		}
 		expect(t, program, user.JID, back)
-		secret(t, s, there, back)
+		secret(t, s, first, there, back)
 	})
+}
+
+// crossing is a program behind a gate and whom it writes to while that writes to it.
+type crossing struct {
+	server  *lab.Server
+	gate    *lab.Gate
+	program *program
+	other   party
+	account *lab.Account // of the other
+}
+
+// send has each side send its first message, and the server deliver or have ready
+// both, before the program may see that of the other: it goes out before either side
+// has seen what the other has sent. Both are key exchanges.
+func (c crossing) send(t *testing.T, there, back string) {
+	t.Helper()
+	to := jid.MustParse(c.account.JID)
+	ok(t, c.program.om.Prepare(t.Context(), to)) // behind the gate no bundle arrives either
+	c.gate.Hold()
+	defer c.gate.Release()
+	c.other.Send(t, c.program.Account.JID, back)
+	c.await(t, c.account.JID)
+	ok(t, c.program.session.Send(t.Context(), message(c.account.JID).Wrap(text(there))))
+	c.await(t, c.program.Account.JID)
+	if got := c.program.Bodies(c.account.JID); len(got) > 0 {
+		t.Errorf("%q came before the other side was written to", got)
+	}
+}
+
+// await waits until the server has sent on the first message of an account.
+func (c crossing) await(t *testing.T, from string) {
+	t.Helper()
+	var tap string
+	if !lab.Until(deadline, func() bool {
+		tap = c.server.Tap(t)
+		return c.server.Encrypted(tap, from) > 0
+	}) {
+		t.Fatalf("%s has sent nothing", from)
+	}
+	if n := c.server.KeyExchanges(tap, from); n == 0 {
+		t.Errorf("the first message of %s is no key exchange", from)
+	}
+}
+
+// bothBegan checks that a program has two sessions with a device in one version: one
+// that it has begun itself, and one that the other side has begun.
+func bothBegan(t *testing.T, p *program, with string, device uint32) {
+	t.Helper()
+	var begun []omemo.Initiation
+	for _, v := range omemo.Versions() {
+		peer := omemo.Peer{Version: v, Address: omemo.Address{JID: with, Device: omemo.DeviceID(device)}}
+		sessions, err := p.om.Manager().Sessions(t.Context(), peer)
+		ok(t, err)
+		for _, session := range sessions {
+			begun = append(begun, session.Initiation())
+		}
+	}
+	if !slices.Contains(begun, omemo.Active) || !slices.Contains(begun, omemo.Passive) {
+		t.Errorf("the sessions of %s with %s/%d are %v", p.Account.JID, with, device, begun)
+	}
 }
 
 // agree lets the peer send and the program answer until an answer arrives, and

@@ -219,6 +219,33 @@ func (c *ProfanityClient) history(with, speaker string) []string {
 	return texts
 }
 
+// AwaitPresence waits until a contact's last known presence is of a type:
+// "available" or "unavailable".
+func (c *ProfanityClient) AwaitPresence(t testing.TB, of, kind string) {
+	t.Helper()
+	from := regexp.MustCompile(` from="` + regexp.QuoteMeta(of) + `[/"]`)
+	c.until(t, fmt.Sprintf("to see that %s is %s", of, kind), func() bool {
+		b, err := os.ReadFile(c.file("profanity.log"))
+		if err != nil {
+			return false
+		}
+		last := ""
+		for line := range strings.Lines(string(b)) {
+			_, tag, found := strings.Cut(line, "RECV: <presence ")
+			if !found {
+				continue
+			}
+			if tag, _, _ = strings.Cut(tag, ">"); !from.MatchString(" " + tag) {
+				continue
+			}
+			if last = "available"; strings.Contains(" "+tag, ` type="unavailable"`) {
+				last = "unavailable"
+			}
+		}
+		return last == kind
+	})
+}
+
 // pathOf names an account in Profanity's directories.
 func pathOf(jid string) string { return strings.ReplaceAll(jid, "@", "_at_") }
 

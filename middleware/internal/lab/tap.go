@@ -18,20 +18,34 @@ func (s *Server) Tap(t testing.TB) string {
 	return text
 }
 
-// message is the first tag of a message.
+// What is looked for in a tap, as both servers write it.
 var (
 	message   = regexp.MustCompile(`<message [^>]*>`)
 	messageID = regexp.MustCompile(` id='([^']*)'`)
+	exchange  = regexp.MustCompile(`<key [^>]*(prekey|kex)='(true|1)'`)
 )
 
 // Encrypted counts the messages from an address, bare or with any resource, that the
 // tap shows on their way to a client with content in them that is encrypted. One that
 // goes out more than once counts once.
-func (s *Server) Encrypted(tap, from string) int {
+func (s *Server) Encrypted(tap, from string) int { return s.leaving(tap, from, encrypted) }
+
+// KeyExchanges counts those that carry a key exchange, with content or without.
+func (s *Server) KeyExchanges(tap, from string) int { return s.leaving(tap, from, keyExchange) }
+
+func encrypted(line string) bool {
+	return strings.Contains(line, "<encrypted") && strings.Contains(line, "<payload")
+}
+
+func keyExchange(line string) bool { return exchange.MatchString(line) }
+
+// leaving counts the messages from an address, by their ids, in such lines of the tap
+// as are of what leaves.
+func (s *Server) leaving(tap, from string, such func(line string) bool) int {
 	ids := make(map[string]bool)
 	outgoing := s.backend.outgoing()
 	for line := range strings.Lines(tap) {
-		if !strings.Contains(line, from) || !strings.Contains(line, outgoing) || !strings.Contains(line, "<encrypted") || !strings.Contains(line, "<payload") {
+		if !strings.Contains(line, from) || !strings.Contains(line, outgoing) || !such(line) {
 			continue
 		}
 		for _, tag := range message.FindAllString(line, -1) {
