@@ -31,9 +31,10 @@ type program struct {
 	store   omemo.Store
 	served  chan struct{}
 
-	mu     sync.Mutex
-	inbox  []received
-	events []middleware.Event
+	mu        sync.Mutex
+	inbox     []received
+	events    []middleware.Event
+	presences map[string]string // the last type, by bare JID
 }
 
 // received is a message that a handler was given.
@@ -70,7 +71,7 @@ func newConfigured(t testing.TB, s *lab.Server, a *lab.Account, c middleware.Con
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	p := &program{Account: a, store: c.Store, served: make(chan struct{})}
+	p := &program{Account: a, store: c.Store, served: make(chan struct{}), presences: make(map[string]string)}
 	var err error
 	c.OnEvent = p.onEvent
 	logscan.Watch(&c)
@@ -147,6 +148,7 @@ func (p *program) appear(t testing.TB) {
 func (p *program) collect(next xmpp.Handler) xmpp.Handler {
 	return xmpp.HandlerFunc(func(t xmlstream.TokenReadEncoder, start *xml.StartElement) error {
 		if start.Name.Local != "message" {
+			p.see(start)
 			if next != nil {
 				return next.HandleXMPP(t, start)
 			}
@@ -172,6 +174,32 @@ func (p *program) collect(next xmpp.Handler) xmpp.Handler {
 		p.inbox = append(p.inbox, m)
 		return err
 	})
+}
+
+// see notes a presence.
+func (p *program) see(start *xml.StartElement) {
+	presence, err := xmppstanza.NewPresence(*start)
+	if err != nil || start.Name.Local != "presence" {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.presences[presence.From.Bare().String()] = string(presence.Type); presence.Type == xmppstanza.AvailablePresence {
+		p.presences[presence.From.Bare().String()] = "available"
+	}
+}
+
+// AwaitPresence waits until a contact's last known presence is of a type:
+// "available" or "unavailable".
+func (p *program) AwaitPresence(t testing.TB, of, kind string) {
+	t.Helper()
+	if !lab.Until(deadline, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.presences[of] == kind
+	}) {
+		t.Fatalf("%s: waited in vain for %s to become %s", p.Account.JID, of, kind)
+	}
 }
 
 func replay(tokens []xml.Token) xml.TokenReader {

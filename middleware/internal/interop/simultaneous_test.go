@@ -109,8 +109,12 @@ type crossing struct {
 // has seen what the other has sent. Both are key exchanges.
 func (c crossing) send(t *testing.T, there, back string) {
 	t.Helper()
-	to := jid.MustParse(c.account.JID)
-	ok(t, c.program.om.Prepare(t.Context(), to)) // behind the gate no bundle arrives either
+	// Behind the gate no bundle arrives either, nor a list, which is asked for anew
+	// before something is sent to who has come online since.
+	c.program.AwaitPresence(t, c.account.JID, "available")
+	for range 2 { // a list of which there is news while it is fetched is fetched again
+		ok(t, c.program.om.Prepare(t.Context(), jid.MustParse(c.account.JID)))
+	}
 	c.gate.Hold()
 	defer c.gate.Release()
 	c.other.Send(t, c.program.Account.JID, back)
