@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -179,11 +180,11 @@ func importAccount(ctx context.Context, c *control, args []string) error {
 }
 
 func rotate(ctx context.Context, c *control, args []string) error {
-	if err := c.manager.Rotate(ctx); err != nil {
-		return err
+	if len(args) > 0 {
+		return errArguments
 	}
 	// Whoever connects publishes what is owed.
-	return c.wrapped(ctx, func(*middleware.Middleware) error { return nil })
+	return c.wrapped(ctx, c.manager.Rotate, nil)
 }
 
 func replace(ctx context.Context, c *control, args []string) error {
@@ -202,7 +203,7 @@ func replace(ctx context.Context, c *control, args []string) error {
 		}
 		ids = append(ids, id)
 	}
-	return c.wrapped(ctx, func(om *middleware.Middleware) error {
+	return c.wrapped(ctx, nil, func(om *middleware.Middleware) error {
 		results, err := om.Replace(ctx, j, ids...)
 		if err != nil {
 			return err
@@ -222,7 +223,7 @@ func send(ctx context.Context, c *control, args []string) error {
 	body := xmlstream.Wrap(
 		xmlstream.Token(xml.CharData(strings.Join(args[1:], " "))), xml.StartElement{Name: xml.Name{Local: "body"}},
 	)
-	return c.wrapped(ctx, func(om *middleware.Middleware) error {
+	return c.wrapped(ctx, nil, func(om *middleware.Middleware) error {
 		result, err := om.Send(ctx, xmppstanza.Message{To: j, Type: xmppstanza.ChatMessage}, body)
 		if result == nil {
 			return err
@@ -267,7 +268,7 @@ func prune(ctx context.Context, c *control, args []string) error {
 	if flags.Parse(args) != nil || flags.NArg() > 0 {
 		return errArguments
 	}
-	return c.wrapped(ctx, func(om *middleware.Middleware) error {
+	return c.wrapped(ctx, nil, func(om *middleware.Middleware) error {
 		stale, err := om.Prune(ctx, *older, *dry)
 		if err != nil {
 			return err
@@ -299,17 +300,29 @@ func purge(ctx context.Context, c *control, args []string) error {
 		if err != nil {
 			return err
 		}
-		return c.wrapped(ctx, func(om *middleware.Middleware) error { return om.Revoke(ctx, id) })
+		return c.wrapped(ctx, nil, func(om *middleware.Middleware) error { return om.Revoke(ctx, id) })
 	case len(args) == 2 && args[0] == "version":
 		for _, v := range omemo.Versions() {
 			if v.String() == args[1] {
-				return c.wrapped(ctx, func(om *middleware.Middleware) error { return om.PurgeVersion(ctx, v) })
+				return c.wrapped(ctx, nil, func(om *middleware.Middleware) error { return purgeVersion(ctx, om, v) })
 			}
 		}
 	case len(args) == 1 && args[0] == "account":
-		return c.wrapped(ctx, func(om *middleware.Middleware) error { return om.Purge(ctx) })
+		return c.wrapped(ctx, nil, func(om *middleware.Middleware) error { return om.Purge(ctx) })
 	}
 	return errArguments
+}
+
+// purgeVersion ends to serve a version, unless it is the only one.
+func purgeVersion(ctx context.Context, om *middleware.Middleware, v omemo.Version) error {
+	a, _, err := om.Manager().Advert(ctx)
+	if err != nil {
+		return err
+	}
+	if len(a.Versions) == 1 && a.Versions[0] == v {
+		return fmt.Errorf("%s is the only version that is served; purge account gives the device up", v)
+	}
+	return om.PurgeVersion(ctx, v)
 }
 
 func parseDevice(s string) (omemo.DeviceID, error) {

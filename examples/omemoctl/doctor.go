@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"time"
 
+	"mellium.im/xmpp"
 	"mellium.im/xmpp/xtime"
 
 	"example.org/omellium/bundle"
@@ -43,47 +43,47 @@ type finding struct {
 	fix func(context.Context) error // nil: it cannot be mended from here
 }
 
+// repair says what is to be mended.
+type repair struct {
+	fix  bool // what was read and is wrong
+	anew bool // device lists that cannot be read, too: they are lost
+}
+
 // doctor looks at a device from both sides: what its store holds, and what its
 // server gives to others.
 type doctor struct {
-	pep      pep.Requester
-	manager  *omemo.Manager
-	own      omemo.Address
-	findings []finding
+	pep        pep.Requester
+	manager    *omemo.Manager
+	advert     omemo.Advert // what the program wants of the server
+	own        omemo.Address
+	ours       *omemo.Bundle // of omemo:2
+	rolledBack bool          // the store says so
+	anew       bool          // lists that cannot be read are made anew
+	findings   []finding
 }
+
+func (d *doctor) serves(v omemo.Version) bool { return slices.Contains(d.advert.Versions, v) }
 
 func examine(ctx context.Context, c *control, args []string) error {
 	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	fix := flags.Bool("fix", false, "")
-	if flags.Parse(args) != nil || flags.NArg() > 0 {
+	var mend repair
+	flags.BoolVar(&mend.fix, "fix", false, "")
+	flags.BoolVar(&mend.anew, "anew", false, "")
+	if flags.Parse(args) != nil || flags.NArg() > 0 || mend.anew && !mend.fix {
 		return errArguments
 	}
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
-	session, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = session.Serve(nil)
-	}()
-	defer func() {
-		session.Close()
-		session.Conn().Close()
-		<-served
-	}()
-	asking, stop := context.WithTimeout(ctx, answerTimeout)
-	now, err := xtime.Get(asking, session, session.RemoteAddr())
-	stop()
-	clock := clock(time.Since(now), err)
-	findings, err := diagnose(ctx, pep.SessionRequester(session), c.manager, *fix)
-	if err != nil {
-		return err
-	}
-	return c.report(append([]finding{clock}, findings...))
+	return c.asking(ctx, func(session *xmpp.Session) error {
+		now, err := xtime.Get(forAnAnswer(ctx), session, session.RemoteAddr())
+		clock := clock(time.Since(now), err)
+		findings, err := diagnose(ctx, pep.SessionRequester(session), c.manager, mend)
+		if err != nil {
+			return err
+		}
+		return c.report(append([]finding{clock}, findings...))
+	})
 }
 
 // clock compares our clock with the server's.
@@ -112,13 +112,23 @@ func (c *control) report(findings []finding) error {
 // diagnose checks everything that takes no more than the account, and mends what
 // can be mended if it is to. Faults that a second look does not find any more are
 // fixed.
-func diagnose(ctx context.Context, r pep.Requester, m *omemo.Manager, fix bool) ([]finding, error) {
-	own, err := m.Device(ctx)
+func diagnose(ctx context.Context, r pep.Requester, m *omemo.Manager, mend repair) ([]finding, error) {
+	ours, err := m.Bundle(ctx, omemo.V2)
+	if err != nil {
+		return nil, err
+	}
+	advert, written, err := m.Advert(ctx)
+	if err == nil && !written {
+		advert, err = announced(ctx, patience{r}, m)
+	}
+	if err == nil && mend.fix {
+		err = m.SetAdvert(ctx, advert) // which is going to be published
+	}
 	if err != nil {
 		return nil, err
 	}
 	look := func() ([]finding, error) {
-		d := &doctor{pep: patience{r}, manager: m, own: own}
+		d := &doctor{pep: patience{r}, manager: m, advert: advert, own: ours.Owner, ours: ours, anew: mend.anew}
 		if err := d.store(ctx); err != nil {
 			return nil, err
 		}
@@ -130,7 +140,7 @@ func diagnose(ctx context.Context, r pep.Requester, m *omemo.Manager, fix bool) 
 		return d.findings, nil
 	}
 	before, err := look()
-	if err != nil || !fix {
+	if err != nil || !mend.fix {
 		return before, err
 	}
 	for i := range before {
@@ -170,11 +180,18 @@ func (d *doctor) add(check string, v omemo.Version, fault string, fix func(conte
 	d.findings = append(d.findings, f)
 }
 
+// unread adds that something cannot be read: what is there is not known, so that
+// nothing may take its place.
+func (d *doctor) unread(check string, v omemo.Version, err error) {
+	d.add(check, v, "cannot be read: "+err.Error(), nil)
+}
+
 // store checks what needs no network.
 func (d *doctor) store(ctx context.Context) error {
-	rolledBack, err := d.manager.RolledBack(ctx)
+	var err error
+	d.rolledBack, err = d.manager.RolledBack(ctx)
 	fault := ""
-	if rolledBack {
+	if d.rolledBack {
 		fault = "it is older than it once was: a copy was restored; the program will begin all sessions anew"
 	}
 	d.add("store", 0, fault, nil)
@@ -183,16 +200,18 @@ func (d *doctor) store(ctx context.Context) error {
 
 // version checks one version as a whole.
 func (d *doctor) version(ctx context.Context, v omemo.Version) error {
-	list, ok, err := d.list(ctx, v)
+	list, sound, err := d.list(ctx, v)
 	if err != nil {
 		return err
 	}
 	if err := d.bundle(ctx, v); err != nil {
 		return err
 	}
-	d.node(ctx, v, "bundle node", bundle.Node(v, d.own.Device), d.items(v, list))
-	if !ok {
-		return nil
+	if d.serves(v) || v == omemo.V2 { // its node is the one of all devices
+		d.node(ctx, v, "bundle node", bundle.Node(v, d.own.Device), d.items(v, list))
+	}
+	if !sound {
+		return nil // nothing to compare with
 	}
 	d.labels(ctx, v, list)
 	d.others(ctx, v, list)
@@ -202,7 +221,7 @@ func (d *doctor) version(ctx context.Context, v omemo.Version) error {
 // items returns how many bundles the node of a version has to hold.
 func (d *doctor) items(v omemo.Version, list devicelist.List) int {
 	n := len(list.Devices)
-	if !list.Contains(d.own.Device) {
+	if d.serves(v) && !list.Contains(d.own.Device) {
 		n++
 	}
 	if v == omemo.Legacy {
@@ -214,8 +233,12 @@ func (d *doctor) items(v omemo.Version, list devicelist.List) int {
 // node checks how a node is configured.
 func (d *doctor) node(ctx context.Context, v omemo.Version, check, node string, items int) {
 	o, err := pep.Configuration(ctx, d.pep, node)
-	if err != nil {
+	if _, refused := errors.AsType[*pep.Error](err); refused || errors.Is(err, pep.ErrNone) {
 		return // there is none, which other checks tell; or the server does not say
+	}
+	if err != nil {
+		d.unread(check, v, err)
+		return
 	}
 	fault := ""
 	switch {
@@ -230,124 +253,4 @@ func (d *doctor) node(ctx context.Context, v omemo.Version, check, node string, 
 		_, err := pep.Mend(ctx, d.pep, node, items)
 		return err
 	})
-}
-
-// list checks our device list. It is not ok if there is none that can be read. A
-// server that answers no question at all is an error: what it has is not known.
-func (d *doctor) list(ctx context.Context, v omemo.Version) (devicelist.List, bool, error) {
-	node := devicelist.Node(v)
-	items, err := pep.Items(ctx, d.pep, "", node)
-	var list devicelist.List
-	if errors.Is(err, errSilent) {
-		if _, e := pep.Configuration(ctx, d.pep, node); errors.Is(e, errSilent) {
-			return list, false, e
-		}
-	}
-	if err != nil && !errors.Is(err, pep.ErrNone) {
-		d.add("list node reachable", v, err.Error(), func(ctx context.Context) error {
-			if err := pep.Delete(ctx, d.pep, node); err != nil && !errors.Is(err, pep.ErrNone) {
-				return err
-			}
-			return d.rewrite(ctx, v, nil)
-		})
-		return list, false, nil
-	}
-	d.add("list node reachable", v, "", nil)
-	d.node(ctx, v, "list node", node, 1)
-	var foreign []string
-	malformed := ""
-	for _, item := range items {
-		if item.ID != "current" {
-			foreign = append(foreign, item.ID)
-		}
-	}
-	found, err := devicelist.Fetch(ctx, d.pep, "", v)
-	if err != nil && !errors.Is(err, pep.ErrNone) {
-		malformed = err.Error()
-	} else {
-		list = found
-	}
-	list.Version = v
-	d.add("list readable", v, malformed, func(ctx context.Context) error {
-		return devicelist.Publish(ctx, d.pep, devicelist.List{Version: v, Devices: []devicelist.Device{{ID: d.own.Device}}})
-	})
-	fault := ""
-	if len(foreign) > 0 {
-		fault = fmt.Sprintf("items besides the list: %q", foreign)
-	}
-	d.add("list alone on its node", v, fault, func(ctx context.Context) error {
-		// What a foreign item lists counts as listed in legacy: it is taken over.
-		if err := d.rewrite(ctx, v, nil); err != nil {
-			return err
-		}
-		return d.retract(ctx, node, foreign)
-	})
-	fault = ""
-	if !list.Contains(d.own.Device) {
-		fault = "this device is not on it: nobody can write to it"
-	}
-	d.add("own device on the list", v, fault, func(ctx context.Context) error { return d.rewrite(ctx, v, nil) })
-	return list, malformed == "", nil
-}
-
-func (d *doctor) retract(ctx context.Context, node string, ids []string) error {
-	var failures []error
-	for _, id := range ids {
-		if err := pep.Retract(ctx, d.pep, node, id); err != nil && !errors.Is(err, pep.ErrNone) {
-			failures = append(failures, err)
-		}
-	}
-	return errors.Join(failures...)
-}
-
-// rewrite publishes our list with this device and without some entries or their
-// labels.
-func (d *doctor) rewrite(ctx context.Context, v omemo.Version, change func([]devicelist.Device) []devicelist.Device) error {
-	list, err := devicelist.Fetch(ctx, d.pep, "", v)
-	if err != nil && !errors.Is(err, pep.ErrNone) {
-		return err
-	}
-	list.Version = v
-	if change != nil {
-		list.Devices = change(list.Devices)
-	}
-	if !list.Contains(d.own.Device) {
-		list.Devices = append(list.Devices, devicelist.Device{ID: d.own.Device})
-	}
-	return devicelist.Publish(ctx, d.pep, list)
-}
-
-// bundle checks our bundle as others get it.
-func (d *doctor) bundle(ctx context.Context, v omemo.Version) error {
-	ours, err := d.manager.Bundle(ctx, v)
-	if err != nil {
-		return err
-	}
-	publish := func(ctx context.Context) error { return bundle.Publish(ctx, d.pep, ours) }
-	theirs, err := bundle.Fetch(ctx, d.pep, omemo.Address{Device: d.own.Device}, v)
-	if err != nil {
-		d.add("bundle", v, err.Error(), publish)
-		return nil
-	}
-	d.add("bundle", v, "", nil)
-	theirs.Owner = ours.Owner
-	check := func(name, fault string, sound bool) {
-		if sound {
-			fault = ""
-		}
-		d.add(name, v, fault, publish)
-	}
-	check("bundle identity", "it is not the identity key of this device", theirs.IdentityKey == ours.IdentityKey)
-	check("bundle signature", "it does not hold: nobody can use it", theirs.Verify() == nil)
-	check("pre keys", strconv.Itoa(len(theirs.PreKeys))+" are too few", len(theirs.PreKeys) >= fewestPreKeys)
-	ahead, err := d.manager.Ahead(ctx, &theirs)
-	if err != nil {
-		return err
-	}
-	if ahead {
-		d.add("bundle is ours", v, "it names keys that the store has not made yet: the store is an old copy, or two programs use one device", nil)
-		return nil
-	}
-	check("bundle is ours", "it holds other keys than the store", theirs.SameKeys(ours))
-	return nil
 }

@@ -17,17 +17,32 @@ import (
 // others checks the other devices on our list: whether they have a bundle, and
 // bundles that no listed device has.
 func (d *doctor) others(ctx context.Context, v omemo.Version, list devicelist.List) {
+	const have = "bundles have devices"
+	var items []pep.Item
+	if v == omemo.V2 {
+		var err error
+		// One node has all bundles: if it cannot be read, nobody's bundle is missing.
+		if items, err = pep.Items(ctx, d.pep, "", bundle.NodeV2); unread(err) {
+			d.unread(have, v, err)
+			return
+		}
+	}
 	var stale, torn []omemo.DeviceID
+	var hidden error // why bundles cannot be read
 	for _, other := range list.Devices {
 		if other.ID == d.own.Device {
 			continue
 		}
 		b, err := bundle.Fetch(ctx, d.pep, omemo.Address{JID: d.own.JID, Device: other.ID}, v)
-		if errors.Is(err, pep.ErrNone) || errors.Is(err, bundle.ErrMalformed) || err == nil && b.Verify() != nil {
+		if unread(err) {
+			hidden = errors.Join(hidden, fmt.Errorf("device %d: %w", other.ID, err))
+			continue
+		}
+		if err != nil || b.Verify() != nil {
 			stale = append(stale, other.ID)
 			continue
 		}
-		if v == omemo.V2 && err == nil && !d.sameIdentity(ctx, &b) {
+		if v == omemo.V2 && !d.sameIdentity(ctx, &b) {
 			torn = append(torn, other.ID)
 		}
 	}
@@ -40,6 +55,9 @@ func (d *doctor) others(ctx context.Context, v omemo.Version, list devicelist.Li
 			return slices.DeleteFunc(all, func(e devicelist.Device) bool { return slices.Contains(stale, e.ID) })
 		})
 	})
+	if hidden != nil {
+		d.unread("bundles of devices", v, hidden)
+	}
 	if v != omemo.V2 {
 		return
 	}
@@ -48,10 +66,6 @@ func (d *doctor) others(ctx context.Context, v omemo.Version, list devicelist.Li
 		fault = fmt.Sprintf("devices with another identity key in legacy: %d", torn)
 	}
 	d.add("devices have one identity", v, fault, nil)
-	items, err := pep.Items(ctx, d.pep, "", bundle.NodeV2)
-	if err != nil && !errors.Is(err, pep.ErrNone) {
-		return
-	}
 	var foreign []string
 	for _, item := range items {
 		id, err := strconv.ParseUint(item.ID, 10, 32)
@@ -63,7 +77,7 @@ func (d *doctor) others(ctx context.Context, v omemo.Version, list devicelist.Li
 	if len(foreign) > 0 {
 		fault = fmt.Sprintf("items of no listed device: %q", foreign)
 	}
-	d.add("bundles have devices", v, fault, func(ctx context.Context) error { return d.retract(ctx, bundle.NodeV2, foreign) })
+	d.add(have, v, fault, func(ctx context.Context) error { return d.retract(ctx, bundle.NodeV2, foreign) })
 }
 
 // sameIdentity reports whether a device has the same identity key in legacy, as
@@ -87,6 +101,7 @@ func (d *doctor) labels(ctx context.Context, v omemo.Version, list devicelist.Li
 	var bad []omemo.DeviceID
 	item, err := pep.Fetch(ctx, d.pep, "", devicelist.NodeV2, "current")
 	if err != nil {
+		d.unread("labels", v, err)
 		return
 	}
 	for e := range item.Payload.Elements() {
@@ -120,9 +135,12 @@ func (d *doctor) labels(ctx context.Context, v omemo.Version, list devicelist.Li
 // labelHolds reports whether the label of a listed device is signed with the
 // identity key in its bundle.
 func (d *doctor) labelHolds(ctx context.Context, list devicelist.List, id omemo.DeviceID) bool {
-	i := slices.IndexFunc(list.Devices, func(e devicelist.Device) bool { return e.ID == id })
+	i := indexOf(list, id)
 	if i < 0 || list.Devices[i].Label == "" {
 		return false
+	}
+	if id == d.own.Device {
+		return signedLabel(d.ours, list.Devices[i]) != ""
 	}
 	b, err := bundle.Fetch(ctx, d.pep, omemo.Address{JID: d.own.JID, Device: id}, omemo.V2)
 	if err != nil {

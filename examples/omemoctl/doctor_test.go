@@ -1,17 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"slices"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"mellium.im/xmpp"
 
 	"example.org/omellium/bundle"
 	"example.org/omellium/devicelist"
@@ -33,39 +27,65 @@ type patient struct {
 	pep     pep.Requester
 	manager *omemo.Manager
 	own     omemo.Address
+
+	full     string // address of the client
+	breakOff func() // breaks its connection off
 }
 
 func newPatient(t *testing.T) *patient {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	return newPatientOf(t, middleware.Config{})
+}
+
+// newPatientOf returns the device of a program with a configuration.
+func newPatientOf(t *testing.T, c middleware.Config) *patient {
+	t.Helper()
+	return newPatientOn(t, func(ctx context.Context, srv *xmpptest.Server, store omemo.Store) {
+		c.Store = store
+		om, err := middleware.New(ctx, c)
+		ok(t, err)
+		session, err := srv.Client(ctx, romeo, "secret")
+		ok(t, err)
+		_, err = om.Wrap(ctx, session)
+		ok(t, err)
+		om.Close()
+	})
+}
+
+// newUnpublished returns a device that no program has published.
+func newUnpublished(t *testing.T) *patient {
+	t.Helper()
+	return newPatientOn(t, func(ctx context.Context, _ *xmpptest.Server, store omemo.Store) {
+		_, err := omemo.NewManager(ctx, store, omemo.Options{})
+		ok(t, err)
+	})
+}
+
+// newPatientOn returns the device that a program makes in a store.
+func newPatientOn(t *testing.T, program func(context.Context, *xmpptest.Server, omemo.Store)) *patient {
+	t.Helper()
+	ctx := t.Context() // see forAnAnswer
 	srv, err := xmpptest.NewServer()
 	ok(t, err)
 	t.Cleanup(func() { srv.Close() })
 	ok(t, srv.AddAccount(romeo, "secret"))
 	store := memstore.New(romeo)
-	om, err := middleware.New(ctx, middleware.Config{Store: store})
-	ok(t, err)
+	program(ctx, srv, store)
+	p := &patient{t: t, srv: srv}
 	session, err := srv.Client(ctx, romeo, "secret")
 	ok(t, err)
-	_, err = om.Wrap(ctx, session)
-	ok(t, err)
-	om.Close()
-	p := &patient{t: t, srv: srv}
-	if session, err = srv.Client(ctx, romeo, "secret"); err != nil {
-		t.Fatal(err)
-	}
 	served := make(chan struct{})
-	go func(s *xmpp.Session) {
+	go func() {
 		defer close(served)
-		_ = s.Serve(nil)
-	}(session)
+		_ = session.Serve(nil)
+	}()
+	p.breakOff = func() { session.Conn().Close() }
 	t.Cleanup(func() {
-		session.Conn().Close()
+		p.breakOff()
 		<-served
 	})
-	p.pep = pep.SessionRequester(session)
-	p.manager, err = omemo.NewManager(ctx, store.Reopen(), omemo.Options{})
+	p.pep, p.full = pep.SessionRequester(session), session.LocalAddr().String()
+	p.manager, err = openManager(ctx, store.Reopen())
 	ok(t, err)
 	p.own, err = p.manager.Device(ctx)
 	ok(t, err)
@@ -160,20 +180,6 @@ var faults = []struct {
 	{"malformed list", "list readable", omemo.V2, func(p *patient) {
 		ok(p.t, p.srv.Publish(romeo, devicelist.NodeV2, "current", `<devices xmlns="urn:example"/>`))
 	}},
-	{"unreachable node", "list node reachable", omemo.Legacy, func(p *patient) {
-		// Nobody can read the node until it is made anew.
-		var deleted atomic.Bool
-		p.srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
-			of := bytes.Contains(s.XML, []byte(`node="`+devicelist.NodeLegacy+`"`)) && s.Direction == xmpptest.FromClient
-			switch {
-			case of && bytes.Contains(s.XML, []byte("<delete")):
-				deleted.Store(true)
-			case of && bytes.Contains(s.XML, []byte("<items")) && !deleted.Load():
-				return [][]byte{bytes.Replace(s.XML, []byte("<items"), []byte("<items max_items='x'"), 1)} // bad-request
-			}
-			return [][]byte{s.XML}
-		})
-	}},
 }
 
 // otherDevice returns the bundle of another device of the account.
@@ -229,13 +235,16 @@ func TestDoctor(t *testing.T) {
 
 func (p *patient) examine(fix bool) []finding {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
-	defer cancel()
-	findings, err := diagnose(ctx, p.pep, p.manager, fix)
+	return p.mend(repair{fix: fix})
+}
+
+func (p *patient) mend(mend repair) []finding {
+	p.t.Helper()
+	findings, err := diagnose(p.t.Context(), p.pep, p.manager, mend)
 	ok(p.t, err)
 	for _, f := range findings {
 		if f.State != stateOK {
-			p.t.Logf("fix %t: %s %s: %s %s", fix, f.Check, f.Version, f.State, f.Detail)
+			p.t.Logf("%+v: %s %s: %s %s", mend, f.Check, f.Version, f.State, f.Detail)
 		}
 	}
 	return findings
@@ -279,44 +288,6 @@ func TestDoctorComparesIdentities(t *testing.T) {
 	p.list(omemo.V2, devicelist.Device{ID: p.own.Device}, devicelist.Device{ID: other.Owner.Device})
 	if state := p.state(p.examine(true), "devices have one identity", omemo.V2); state != stateFault {
 		t.Errorf("state %q", state)
-	}
-}
-
-// A node of which the server says nothing is made anew; a server that says
-// nothing at all is left alone.
-func TestDoctorAndSilence(t *testing.T) {
-	for _, all := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			p := newPatient(t)
-			var deleted atomic.Bool
-			p.srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
-				of := s.Direction == xmpptest.FromClient && bytes.Contains(s.XML, []byte(devicelist.NodeV2+`"`))
-				if of && bytes.Contains(s.XML, []byte("<delete")) {
-					deleted.Store(true)
-				}
-				if all || of && bytes.Contains(s.XML, []byte("<items")) && !deleted.Load() {
-					return nil
-				}
-				return [][]byte{s.XML}
-			})
-			if all {
-				if _, err := diagnose(t.Context(), p.pep, p.manager, true); !errors.Is(err, errSilent) || deleted.Load() {
-					t.Errorf("a server that does not answer: %v; node deleted: %t", err, deleted.Load())
-				}
-				return
-			}
-			if got := p.state(p.examine(false), "list node reachable", omemo.V2); got != stateFault {
-				t.Errorf("found: %q", got)
-			}
-			if got := p.state(p.examine(true), "list node reachable", omemo.V2); got != stateFixed {
-				t.Errorf("mended: %q", got)
-			}
-			for _, f := range p.examine(false) {
-				if f.State != stateOK {
-					t.Errorf("left: %+v", f)
-				}
-			}
-		})
 	}
 }
 

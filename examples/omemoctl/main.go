@@ -4,9 +4,17 @@
 //	omemoctl -jid bot@example.net -db bot.db devices
 //	XMPP_PASSWORD=… omemoctl -jid bot@example.net -db bot.db doctor -fix
 //
-// The program must not run meanwhile: a store has one owner. It exits with 0 if
-// all is well, with 1 if faults are left or something was not done, and with 2 if
-// it could not do what it was asked to.
+// The program must not run meanwhile: a store has one owner. It has written down in
+// the store what it advertises: in which versions its device is found, under which
+// label, and how long a signed pre key is published. That stays so; where nothing is
+// written down, because no program of this release has run on the store, what the server
+// has of the device counts, and a device that it has nothing of is announced in both
+// versions.
+//
+// doctor tells what it cannot read, and neither deletes nor replaces it.
+//
+// It exits with 0 if all is well, with 1 if faults are left or something was not
+// done, and with 2 if it could not do what it was asked to.
 package main
 
 import (
@@ -59,13 +67,14 @@ On the store alone:
   contacts are told, as far as their keys are verified; this takes the account.
 
 With the account, whose password is in XMPP_PASSWORD:
-  doctor [-fix]                    looks for faults
+  doctor [-fix [-anew]]            looks for faults, and mends those that it has read; with -anew,
+                                   makes device lists anew that cannot be read: what is on them is lost
   rotate                           new signed pre keys
   replace account [device ...]     new sessions
   prune [-older 2160h] [-dry]      removes our own devices that are not used any more
   purge contact account            forgets a contact
   purge device id                  removes another device of ours, which was lost
-  purge version name               ends to serve legacy or omemo:2
+  purge version name               ends to serve legacy or omemo:2, until the program runs again
   purge account                    gives this device up: lists, bundles, store
   send account text                an encrypted message
 
@@ -156,8 +165,22 @@ func (c *control) open(ctx context.Context, db, name string, args []string) erro
 	if state.Account == nil {
 		return fmt.Errorf("%w: %s", omemo.ErrNoAccount, c.account.Bare())
 	}
-	if c.manager, err = omemo.NewManager(ctx, store, omemo.Options{}); err != nil {
+	if c.manager, err = openManager(ctx, store); err != nil {
 		return err
 	}
 	return command(ctx, c, args)
+}
+
+// openManager opens the account of a store. Its signed pre keys are as old as the
+// program lets them become.
+func openManager(ctx context.Context, store omemo.Store) (*omemo.Manager, error) {
+	m, err := omemo.NewManager(ctx, store, omemo.Options{SignedPreKeyPeriod: omemo.MaxSignedPreKeyPeriod})
+	if err != nil {
+		return nil, err
+	}
+	a, written, err := m.Advert(ctx)
+	if err != nil || !written {
+		return m, err
+	}
+	return omemo.NewManager(ctx, store, omemo.Options{SignedPreKeyPeriod: a.SignedPreKeyPeriod})
 }

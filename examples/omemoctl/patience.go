@@ -28,11 +28,9 @@ type patience struct{ pep.Requester }
 
 func (p patience) Request(ctx context.Context, iq *stanza.Element) (*stanza.Element, error) {
 	for range 2 {
-		limited, cancel := context.WithTimeout(ctx, answerTimeout)
+		limited := forAnAnswer(ctx)
 		reply, err := p.Requester.Request(limited, iq)
-		late := limited.Err() != nil
-		cancel()
-		if err == nil || !late || ctx.Err() != nil {
+		if err == nil || limited.Err() == nil || ctx.Err() != nil {
 			return reply, err
 		}
 		if t, _ := iq.Attribute("type"); t != "get" {
@@ -40,4 +38,14 @@ func (p patience) Request(ctx context.Context, iq *stanza.Element) (*stanza.Elem
 		}
 	}
 	return nil, errSilent
+}
+
+// forAnAnswer returns a context that ends when one question has been waited for long
+// enough. QUIRK: it is not ended before. mellium has a goroutine that interrupts writing
+// to the connection when the context of what is being written ends; if that ends as
+// soon as it was written, it may interrupt what is written next.
+func forAnAnswer(ctx context.Context) context.Context {
+	limited, cancel := context.WithTimeout(ctx, answerTimeout)
+	time.AfterFunc(answerTimeout, cancel)
+	return limited
 }

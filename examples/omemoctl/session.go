@@ -60,16 +60,56 @@ func (c *control) connect(ctx context.Context) (*xmpp.Session, error) {
 	return session, nil
 }
 
-// wrapped runs f with a middleware that is connected.
-func (c *control) wrapped(ctx context.Context, f func(*middleware.Middleware) error) error {
+// asking runs f with a session that is served, on which nothing is announced and
+// nothing encrypted.
+func (c *control) asking(ctx context.Context, f func(*xmpp.Session) error) error {
+	session, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = session.Serve(nil)
+	}()
+	defer func() {
+		session.Close()
+		session.Conn().Close()
+		<-served
+	}()
+	return f(session)
+}
+
+// errNowhere: the program has taken the device off all lists.
+var errNowhere = errors.New("this device is not found in any version any more: its program, if it runs again, says in which it is")
+
+// wrapped runs f with a middleware that is connected, and advertises what the program
+// does. First, when that is known and the account has let us in, it runs prepare,
+// unless that is nil.
+func (c *control) wrapped(ctx context.Context, prepare func(context.Context) error, f func(*middleware.Middleware) error) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	advert, err := c.advert(ctx)
+	if err != nil {
+		return err
+	}
+	if len(advert.Versions) == 0 {
+		return errNowhere
+	}
 	session, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer session.Conn().Close()
-	om, err := middleware.New(ctx, middleware.Config{Store: c.store, Trust: recorded, AutomaticTrust: true})
+	if prepare != nil {
+		if err := prepare(ctx); err != nil {
+			return err
+		}
+	}
+	om, err := middleware.New(ctx, middleware.Config{
+		Store: c.store, Trust: recorded, AutomaticTrust: true,
+		Versions: advert.Versions, Label: advert.Label, SignedPreKeyPeriod: advert.SignedPreKeyPeriod,
+	})
 	if err != nil {
 		return err
 	}
@@ -82,7 +122,9 @@ func (c *control) wrapped(ctx context.Context, f func(*middleware.Middleware) er
 		defer close(served)
 		_ = session.Serve(nil)
 	}()
-	err = f(om)
+	if f != nil {
+		err = f(om)
+	}
 	if e := om.Close(); !errors.Is(e, middleware.ErrClosed) {
 		err = errors.Join(err, e)
 	}

@@ -243,7 +243,7 @@ func (c *control) decide(ctx context.Context, tell bool, decisions ...omemo.Deci
 	var told []omemo.DeviceResult
 	var err error
 	if tell {
-		err = c.wrapped(ctx, func(om *middleware.Middleware) error {
+		err = c.wrapped(ctx, nil, func(om *middleware.Middleware) error {
 			told, err = om.Decide(ctx, decisions...)
 			return err
 		})

@@ -294,6 +294,7 @@ type fault struct {
 	name, check string
 	version     omemo.Version
 	prepare     func()
+	anew        bool // what is there cannot be read, and is lost
 }
 
 func TestDoctor(t *testing.T) {
@@ -331,44 +332,44 @@ func TestDoctor(t *testing.T) {
 		faults := []fault{
 			{"wrong access model", "list node", omemo.V2, func() {
 				ok(t, pep.Configure(ctx, other, devicelist.NodeV2, pep.Options{AccessModel: "presence"}))
-			}},
+			}, false},
 			{"missing bundle", "bundle", omemo.Legacy, func() {
 				ok(t, bundle.Retract(ctx, other, omemo.Legacy, own))
-			}},
+			}, false},
 			{"stale list", "devices have bundles", omemo.V2, func() {
 				list(omemo.V2, devicelist.Device{ID: 7}, devicelist.Device{ID: own})
-			}},
+			}, false},
 			{"missing own id", "own device on the list", omemo.Legacy, func() {
 				ok(t, pep.Delete(ctx, other, devicelist.NodeLegacy))
-			}},
+			}, false},
 			{"bad signature", "bundle signature", omemo.V2, func() {
 				publish(*ours[omemo.V2], func(b *omemo.Bundle) { b.Signature[5] ^= 1 })
-			}},
+			}, false},
 			{"too few pre keys", "pre keys", omemo.Legacy, func() {
 				publish(*ours[omemo.Legacy], func(b *omemo.Bundle) { b.PreKeys = b.PreKeys[:10] })
-			}},
+			}, false},
 			{"foreign item", "bundles have devices", omemo.V2, func() {
 				publish(*another(t, one.JID, omemo.V2), func(*omemo.Bundle) {})
-			}},
+			}, false},
 			{"wrong identity in one version", "bundle identity", omemo.Legacy, func() {
 				publish(*another(t, one.JID, omemo.Legacy), func(b *omemo.Bundle) { b.Owner.Device = own })
-			}},
+			}, false},
 			{"unsigned label", "labels", omemo.V2, func() {
 				payload := devicelist.List{Version: omemo.V2, Devices: []devicelist.Device{{ID: own}}}.Element()
 				for e := range payload.Elements() {
 					e.SetAttribute("label", "orchard")
 				}
 				ok(t, pep.Publish(ctx, other, devicelist.NodeV2, "current", payload, pep.Options{AccessModel: "open", MaxItems: "1"}))
-			}},
+			}, false},
 			{"unreadable list", "list readable", omemo.Legacy, func() {
 				payload := stanza.NewElement("urn:example", "list")
 				ok(t, pep.Publish(ctx, other, devicelist.NodeLegacy, "current", payload, pep.Options{AccessModel: "open", MaxItems: "1"}))
-			}},
+			}, false},
 		}
 		if s.Kind == "prosody" { // ejabberd keeps nodes in a database of its own
 			faults = append(faults, fault{"unreachable node", "list node reachable", omemo.V2, func() {
 				s.Spoil(t, one, devicelist.NodeV2)
-			}})
+			}, true})
 		}
 		for _, fault := range faults {
 			fault.prepare()
@@ -376,7 +377,15 @@ func TestDoctor(t *testing.T) {
 			if got := state(findings, fault.check, fault.version); got != "fault" || clean {
 				t.Errorf("%s: found %q, exit code 0: %t", fault.name, got, clean)
 			}
-			findings, clean = c.doctor("-fix")
+			mend := []string{"-fix"}
+			if fault.anew {
+				findings, clean = c.doctor(mend...)
+				if got := state(findings, fault.check, fault.version); got != "fault" || clean {
+					t.Errorf("%s: %q without having been asked to, exit code 0: %t", fault.name, got, clean)
+				}
+				mend = append(mend, "-anew")
+			}
+			findings, clean = c.doctor(mend...)
 			if got := state(findings, fault.check, fault.version); got != "fixed" || !clean {
 				t.Errorf("%s: %q, exit code 0: %t", fault.name, got, clean)
 			}
