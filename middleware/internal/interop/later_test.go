@@ -56,6 +56,33 @@ func TestLaterDeviceOfGo(t *testing.T) {
 	})
 }
 
+// Two Go programs: a device is added to the one, then to the other.
+func TestLaterDeviceOfGoWithGo(t *testing.T) {
+	eachVersion(t, func(t *testing.T, s *lab.Server, versions []string) {
+		one, other := s.Account(t, "one"), s.Account(t, "other")
+		lab.Befriend(t, one, other)
+		a, b := newSpeaker(t, s, one, versions), newSpeaker(t, s, other, versions)
+		there, back := texts("there", one, 2), texts("back", other, 2)
+		sendAll(t, a, other.JID, there[:1])
+		expect(t, b, one.JID, there[:1])
+
+		secondB := newSpeaker(t, s, other, versions)
+		a.awaitDevice(t, other.JID, secondB.Device, versions)
+		sendAll(t, a, other.JID, there[1:])
+		expect(t, b, one.JID, there)
+		expect(t, secondB, one.JID, there[1:])
+		sendAll(t, secondB, one.JID, back[:1])
+		expect(t, a, other.JID, back[:1])
+
+		secondA := newSpeaker(t, s, one, versions)
+		b.awaitDevice(t, one.JID, secondA.Device, versions)
+		sendAll(t, b, one.JID, back[1:])
+		expect(t, a, other.JID, back)
+		expect(t, secondA, other.JID, back[1:])
+		secret(t, s, there, back)
+	})
+}
+
 func TestLaterDeviceWithEchobot(t *testing.T) {
 	lab.Each(t, func(t *testing.T, s *lab.Server) {
 		account, user := s.Account(t, "bot"), s.Account(t, "user")

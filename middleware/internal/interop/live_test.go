@@ -85,11 +85,11 @@ func TestGoStartsWithProfanity(t *testing.T) {
 }
 
 func TestGoWithEchobot(t *testing.T) {
-	lab.Each(t, func(t *testing.T, s *lab.Server) {
+	eachVersion(t, func(t *testing.T, s *lab.Server, versions []string) {
 		account, user := s.Account(t, "bot"), s.Account(t, "user")
 		lab.Befriend(t, account, user)
 		bot := newEchobot(t, s, account)
-		program := newProgram(t, s, user)
+		program := newSpeaker(t, s, user, versions)
 		bodies := texts("go", user, hundred)
 		sendAll(t, program, bot.Account.JID, bodies)
 		expect(t, program, bot.Account.JID, bodies)

@@ -272,20 +272,25 @@ func (p *program) AwaitEvent(t testing.TB, what string, match func(middleware.Ev
 // nobody of a list that changes while its client comes online.
 func (p *program) AwaitDevice(t testing.TB, of *lab.PythonClient, versions []string) {
 	t.Helper()
+	p.awaitDevice(t, of.Account.JID, of.Device, versions)
+}
+
+func (p *program) awaitDevice(t testing.TB, account string, device uint32, versions []string) {
+	t.Helper()
 	if !lab.Until(deadline, func() bool {
-		if err := p.om.Prepare(t.Context(), jid.MustParse(of.Account.JID)); err != nil {
+		if err := p.om.Prepare(t.Context(), jid.MustParse(account)); err != nil {
 			t.Fatal(err)
 		}
-		_, devices, err := p.om.Manager().Account(t.Context(), of.Account.JID)
+		_, devices, err := p.om.Manager().Account(t.Context(), account)
 		listed := 0
 		for _, d := range devices {
-			if d.Active && uint32(d.Peer.Device) == of.Device {
+			if d.Active && uint32(d.Peer.Device) == device {
 				listed++
 			}
 		}
 		return err == nil && listed == len(versions)
 	}) {
-		t.Fatalf("%s: waited in vain to learn of device %d of %s", p.Account.JID, of.Device, of.Account.JID)
+		t.Fatalf("%s: waited in vain to learn of device %d of %s", p.Account.JID, device, account)
 	}
 }
 
