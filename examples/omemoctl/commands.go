@@ -143,6 +143,9 @@ func (c *control) row(ctx context.Context, d omemo.Device) (deviceRow, error) {
 }
 
 func fingerprint(ctx context.Context, c *control, args []string) error {
+	if len(args) > 0 {
+		return errArguments
+	}
 	f, err := c.manager.Fingerprint(ctx)
 	if err != nil {
 		return err
@@ -162,6 +165,9 @@ func fingerprint(ctx context.Context, c *control, args []string) error {
 }
 
 func export(ctx context.Context, c *control, args []string) error {
+	if len(args) > 0 {
+		return errArguments
+	}
 	data, err := c.manager.Export(ctx)
 	if err != nil {
 		return err
@@ -171,6 +177,9 @@ func export(ctx context.Context, c *control, args []string) error {
 }
 
 func importAccount(ctx context.Context, c *control, args []string) error {
+	if len(args) > 0 {
+		return errArguments
+	}
 	const limit = 64 << 20
 	data, err := io.ReadAll(io.LimitReader(c.in, limit))
 	if err != nil {
@@ -228,7 +237,10 @@ func send(ctx context.Context, c *control, args []string) error {
 		if result == nil {
 			return err
 		}
-		return errors.Join(c.results(result.Devices), err)
+		if e := c.results(result.Devices); err == nil {
+			return e
+		}
+		return err // nobody got it
 	})
 }
 
@@ -257,7 +269,10 @@ func (c *control) results(results []omemo.DeviceResult) error {
 		}
 		return []string{r.Account, r.Version, decimal(r.Device), r.Trust, result}
 	})
-	return errors.Join(err, failed)
+	if err != nil {
+		return err
+	}
+	return failed
 }
 
 func prune(ctx context.Context, c *control, args []string) error {
@@ -327,7 +342,10 @@ func purgeVersion(ctx context.Context, om *middleware.Middleware, v omemo.Versio
 
 func parseDevice(s string) (omemo.DeviceID, error) {
 	id, err := strconv.ParseUint(s, 10, 32)
-	return omemo.DeviceID(id), err
+	if err != nil || id == 0 {
+		return 0, fmt.Errorf("%q is not the id of a device", s)
+	}
+	return omemo.DeviceID(id), nil
 }
 
 func decimal(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

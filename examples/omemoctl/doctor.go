@@ -103,8 +103,8 @@ func (c *control) report(findings []finding) error {
 	err := show(c, findings, []string{"CHECK", "VERSION", "STATE", "DETAIL"}, func(f finding) []string {
 		return []string{f.Check, f.Version, f.State, f.Detail}
 	})
-	if slices.ContainsFunc(findings, func(f finding) bool { return f.State == stateFault }) {
-		err = errors.Join(err, errFaults)
+	if err == nil && slices.ContainsFunc(findings, func(f finding) bool { return f.State == stateFault }) {
+		return errFaults
 	}
 	return err
 }

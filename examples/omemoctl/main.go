@@ -11,6 +11,9 @@
 // has of the device counts, and a device that it has nothing of is announced in both
 // versions.
 //
+// The store is a file or a PostgreSQL database. One that is in use is refused: a file
+// at once, a database when a lease has not ended in time.
+//
 // doctor tells what it cannot read, and neither deletes nor replaces it.
 //
 // It exits with 0 if all is well, with 1 if faults are left or something was not
@@ -31,7 +34,6 @@ import (
 	"mellium.im/xmpp/jid"
 
 	"example.org/omellium/omemo"
-	"example.org/omellium/omemo/sqlstore/sqlite"
 )
 
 // passwordVariable names the environment variable that holds the password.
@@ -66,6 +68,8 @@ On the store alone:
   With -tell after verify, distrust or decide, our other devices and those of
   contacts are told, as far as their keys are verified; this takes the account.
 
+A sealed account is opened with -key, or with the passphrase in OMEMO_PASSPHRASE.
+
 With the account, whose password is in XMPP_PASSWORD:
   doctor [-fix [-anew]]            looks for faults, and mends those that it has read; with -anew,
                                    makes device lists anew that cannot be read: what is on them is lost
@@ -96,6 +100,7 @@ type control struct {
 	password string
 	server   string // host:port, or empty
 	ca       string // PEM file, or empty
+	key      string // key file of a sealed account, or empty
 	store    omemo.Store
 	manager  *omemo.Manager
 }
@@ -113,7 +118,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 		c.account, err = jid.Parse(s)
 		return err
 	})
-	db := flags.String("db", "", "file of the store")
+	db := flags.String("db", "", "file or PostgreSQL URL (postgres://…) of the store")
+	flags.StringVar(&c.key, "key", "", "key file of a sealed account")
 	flags.BoolVar(&c.json, "json", false, "print JSON")
 	flags.StringVar(&c.server, "addr", "", "host:port of the server, if the domain does not tell")
 	flags.StringVar(&c.ca, "ca", "", "PEM file with the authorities to trust, instead of the system's")
@@ -129,7 +135,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	}
 	err := c.open(ctx, *db, flags.Arg(0), flags.Args()[1:])
 	switch {
-	case errors.Is(err, errFaults):
+	case err == errFaults: // and nothing else
 		return exitFaults
 	case err != nil:
 		fmt.Fprintln(errs, "omemoctl:", err)
@@ -144,12 +150,7 @@ func (c *control) open(ctx context.Context, db, name string, args []string) erro
 	if !ok {
 		return fmt.Errorf("no command %q; one of %s", name, strings.Join(names(), ", "))
 	}
-	if name != "import" {
-		if _, err := os.Stat(db); err != nil {
-			return err // a store that is not there must not be made by looking for it
-		}
-	}
-	store, err := sqlite.Open(ctx, db, c.account.Bare().String())
+	store, err := c.openStore(ctx, db, name == "import")
 	if err != nil {
 		return err
 	}

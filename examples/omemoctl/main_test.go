@@ -22,6 +22,7 @@ import (
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
+	"example.org/omellium/omemo/sqlstore"
 	"example.org/omellium/omemo/sqlstore/sqlite"
 )
 
@@ -34,6 +35,7 @@ type site struct {
 	addr string
 	ca   string
 	db   string
+	said string // on standard error, last
 }
 
 func newSite(t *testing.T) *site {
@@ -72,6 +74,7 @@ func (s *site) pipe(in string, args ...string) (int, string) {
 	defer cancel()
 	var out, errs bytes.Buffer
 	code := run(ctx, append([]string{"-jid", romeo, "-db", s.db, "-addr", s.addr, "-ca", s.ca}, args...), strings.NewReader(in), &out, &errs)
+	s.said = errs.String()
 	s.t.Logf("%v: %d\n%s%s", args, code, &out, &errs)
 	return code, out.String()
 }
@@ -117,7 +120,8 @@ func TestWrongUse(t *testing.T) {
 		{}, {"dance"}, {"devices", "a", "b"}, {"devices", "@"}, {"trust"}, {"trust", "verify"}, {"trust", "verify", juliet, "abc"}, {"trust", "verify", "xmpp:" + juliet},
 		{"trust", "perhaps", juliet, strings.Repeat("ab", 32)}, {"trust", "distrust", juliet}, {"trust", "decide"}, {"trust", "decide", "perhaps"},
 		{"trust", "decide", juliet, juliet, "verified"}, {"trust", "list", "a", "b"}, {"trust", "list", "@"}, {"trust", "verify", "-x"}, {"qr", "x"}, {"replace"}, {"replace", juliet, "x"}, {"purge"}, {"purge", "version", "omemo:3"},
-		{"prune", "-older", "1h"}, {"send", juliet}, {"doctor", "now"}, {"import"}, {"-nothing"},
+		{"prune", "-older", "1h"}, {"send", juliet}, {"doctor", "now"}, {"import"}, {"import", "x"}, {"export", "x"}, {"fingerprint", "x"}, {"rotate", "x"},
+		{"doctor", "-anew"}, {"purge", "device", "0"}, {"replace", juliet, "0"}, {"-key", "nowhere", "devices"}, {"-nothing"},
 	} {
 		if code, _ := s.run(args...); code != exitError {
 			t.Errorf("%q: exit code %d", args, code)
@@ -311,7 +315,76 @@ func TestStoreInUse(t *testing.T) {
 	store, err := sqlite.Open(t.Context(), s.db, romeo)
 	ok(t, err)
 	defer store.Close()
-	if code, out := s.run("devices"); code != exitError || out != "" {
-		t.Errorf("exit code %d, %s", code, out)
+	for command := range commands {
+		if code, out := s.run(command); code != exitError || out != "" || !strings.Contains(s.said, omemo.ErrLocked.Error()+": stop the program first") {
+			t.Errorf("%s: exit code %d, %s%s", command, code, out, s.said)
+		}
+	}
+}
+
+// A sealed account is opened by those who have its key.
+func TestSealedStore(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	ok(t, os.WriteFile(key, bytes.Repeat([]byte{7}, 32), 0o600))
+	other := filepath.Join(dir, "other")
+	ok(t, os.WriteFile(other, bytes.Repeat([]byte{8}, 32), 0o600))
+	for _, c := range []struct {
+		name     string
+		provider sqlstore.KeyProvider
+		key      string
+		phrase   string
+		code     int
+	}{
+		{"key", sqlstore.KeyFile(key), key, "", exitOK},
+		{"passphrase", sqlstore.Passphrase("canary"), "", "canary", exitOK},
+		{"no key", sqlstore.KeyFile(key), "", "", exitError},
+		{"another key", sqlstore.KeyFile(key), other, "", exitError},
+		{"another passphrase", sqlstore.Passphrase("canary"), "", "bird", exitError},
+		{"both", sqlstore.KeyFile(key), key, "canary", exitError},
+		{"not sealed", nil, key, "", exitError},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t)
+			var opts []sqlstore.Option
+			if c.provider != nil {
+				opts = append(opts, sqlstore.WithKey(c.provider))
+			}
+			store, err := sqlite.Open(t.Context(), s.db, romeo, opts...)
+			ok(t, err)
+			_, err = omemo.NewManager(t.Context(), store, omemo.Options{})
+			ok(t, err)
+			ok(t, store.Close())
+			t.Setenv(passphraseVariable, c.phrase)
+			if code, _ := s.run("-key", c.key, "fingerprint"); code != c.code || strings.Contains(s.said, "canary") || (code != exitOK) != (s.said != "") {
+				t.Errorf("exit code %d, %s", code, s.said)
+			}
+		})
+	}
+}
+
+// What is wrong with a database is said without its password.
+func TestPostgresThatIsNotThere(t *testing.T) {
+	s := newSite(t)
+	s.db = "postgres://bot:canary@127.0.0.1:1/bots?connect_timeout=1"
+	if code, out := s.run("devices"); code != exitError || out != "" || s.said == "" || strings.Contains(s.said, "canary") {
+		t.Errorf("exit code %d, %s%s", code, out, s.said)
+	}
+}
+
+// A message that nobody got is an error, which is told beside what became of each
+// device.
+func TestNobodyGotIt(t *testing.T) {
+	s := newSite(t)
+	s.bot()
+	contact := s.contact()
+	f, err := contact.Manager().Fingerprint(t.Context())
+	ok(t, err)
+	if code, _ := s.run("send", juliet, "one"); code != exitOK {
+		t.Fatalf("send: exit code %d", code)
+	}
+	s.run("trust", "distrust", juliet, f.String())
+	if code, out := s.run("send", juliet, "two"); code != exitError || !strings.Contains(out, omemo.ErrUntrusted.Error()) || s.said == "" {
+		t.Errorf("send: exit code %d, %s%s", code, out, s.said)
 	}
 }

@@ -125,7 +125,7 @@ func (c *control) wrapped(ctx context.Context, prepare func(context.Context) err
 	if f != nil {
 		err = f(om)
 	}
-	if e := om.Close(); !errors.Is(e, middleware.ErrClosed) {
+	if e := om.Close(); e != nil && !errors.Is(e, middleware.ErrClosed) {
 		err = errors.Join(err, e)
 	}
 	<-served
