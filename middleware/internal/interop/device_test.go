@@ -297,11 +297,18 @@ type fault struct {
 	anew        bool // what is there cannot be read, and is lost
 }
 
-func TestDoctor(t *testing.T) {
+// omemoctlBinary builds examples/omemoctl.
+func omemoctlBinary(t *testing.T) string {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "omemoctl")
 	if out, err := exec.Command("go", "build", "-o", binary, "example.org/omellium/examples/omemoctl").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
+	return binary
+}
+
+func TestDoctor(t *testing.T) {
+	binary := omemoctlBinary(t)
 	lab.Each(t, func(t *testing.T, s *lab.Server) {
 		one := s.Account(t, "program")
 		c := &omemoctl{t: t, s: s, account: one, binary: binary, db: filepath.Join(t.TempDir(), "bot.db")}
