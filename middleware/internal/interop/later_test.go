@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"fmt"
 	"testing"
 
 	"example.org/omellium/middleware/internal/lab"
@@ -84,16 +85,16 @@ func TestLaterDeviceOfGoWithGo(t *testing.T) {
 }
 
 func TestLaterDeviceWithEchobot(t *testing.T) {
-	lab.Each(t, func(t *testing.T, s *lab.Server) {
+	eachVersion(t, func(t *testing.T, s *lab.Server, versions []string) {
 		account, user := s.Account(t, "bot"), s.Account(t, "user")
 		lab.Befriend(t, account, user)
 		bot := newEchobot(t, s, account)
-		first := python{lab.Python(t, s, user, lab.PythonOptions{})}
+		first := python{lab.Python(t, s, user, lab.PythonOptions{Versions: versions})}
 		bodies := texts("peer", user, 2)
 		sendAll(t, first, account.JID, bodies[:1])
 		expect(t, first, account.JID, bodies[:1])
 
-		second := python{lab.Python(t, s, user, lab.PythonOptions{})}
+		second := python{lab.Python(t, s, user, lab.PythonOptions{Versions: versions})}
 		bot.awaitList(t, user.JID, 2)
 		sendAll(t, first, account.JID, bodies[1:])
 		expect(t, first, account.JID, bodies)
@@ -103,14 +104,16 @@ func TestLaterDeviceWithEchobot(t *testing.T) {
 }
 
 // A legacy device joins Profanity's account, and one of the other kind that of
-// the program that it writes to.
+// the program that it writes to. Of that one Profanity learns, and leaves it out of
+// its messages: it opens sessions when it is told to, and no other time. One that
+// writes first it does not leave out.
 func TestLaterDeviceWithProfanity(t *testing.T) {
 	lab.Each(t, func(t *testing.T, s *lab.Server) {
 		one, user := s.Account(t, "program"), s.Account(t, "user")
 		lab.Befriend(t, one, user)
 		program := newProgram(t, s, one)
 		peer := lab.Profanity(t, s, user)
-		there, back := texts("there", one, 2), texts("back", user, 2)
+		there, back := texts("there", one, 3), texts("back", user, 4)
 		sendAll(t, program, user.JID, there[:1])
 		expect(t, peer, one.JID, there[:1])
 		peer.Start(t, one.JID, program.Device)
@@ -119,15 +122,27 @@ func TestLaterDeviceWithProfanity(t *testing.T) {
 
 		joined := python{lab.Python(t, s, user, lab.PythonOptions{Versions: []string{lab.Legacy}})}
 		program.AwaitDevice(t, joined.PythonClient, []string{lab.Legacy})
-		sendAll(t, program, user.JID, there[1:])
-		expect(t, peer, one.JID, there)
-		expect(t, joined, one.JID, there[1:])
+		sendAll(t, program, user.JID, there[1:2])
+		expect(t, peer, one.JID, there[:2])
+		expect(t, joined, one.JID, there[1:2])
 
 		second := newProgram(t, s, one)
+		peer.AwaitLogged(t, fmt.Sprintf(`RECV: <message .*<device id="%d"`, second.Device))
+		sendAll(t, peer, one.JID, back[1:2])
+		expect(t, program, user.JID, back[:2])
+		peer.AwaitLogged(t, fmt.Sprintf(`cannot encrypt key for %s device id %d `, one.JID, second.Device))
 		peer.Renew(t, one.JID, second.Device)
-		sendAll(t, peer, one.JID, back[1:])
+		sendAll(t, peer, one.JID, back[2:3])
+		expect(t, program, user.JID, back[:3])
+		expect(t, second, user.JID, back[2:3])
+
+		third := newProgram(t, s, one)
+		sendAll(t, third, user.JID, there[2:])
+		expect(t, peer, one.JID, there)
+		sendAll(t, peer, one.JID, back[3:])
 		expect(t, program, user.JID, back)
-		expect(t, second, user.JID, back[1:])
+		expect(t, second, user.JID, back[2:])
+		expect(t, third, user.JID, back[3:])
 		secret(t, s, there, back)
 	})
 }

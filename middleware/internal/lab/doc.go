@@ -10,6 +10,9 @@
 // driven through a terminal. Nothing waits for a fixed time: the test waits for
 // what it expects, up to a deadline that a slow machine does not reach.
 //
+// What went through a server can be read ([Server.Tap]), all of it, and counted; and
+// held back ([Server.Gate]), so that two sides act before either sees the other do so.
+//
 // A program that is missing fails the test, with the name of its Debian
 // package.
 package lab

@@ -249,6 +249,12 @@ func (c *ProfanityClient) AwaitPresence(t testing.TB, of, kind string) {
 // pathOf names an account in Profanity's directories.
 func pathOf(jid string) string { return strings.ReplaceAll(jid, "@", "_at_") }
 
+// AwaitLogged waits for a line of Profanity's own log.
+func (c *ProfanityClient) AwaitLogged(t testing.TB, expression string) {
+	t.Helper()
+	c.untilLogged(t, expression)
+}
+
 // untilLogged waits for a line of Profanity's own log and returns the first
 // group of the expression, if there is one.
 func (c *ProfanityClient) untilLogged(t testing.TB, expression string) string {
