@@ -14,6 +14,9 @@
 // The store is a file or a PostgreSQL database. One that is in use is refused: a file
 // at once, a database when a lease has not ended in time.
 //
+// Messages that the program has not handled yet, and such as come meanwhile, are left
+// in the store, for the program.
+//
 // doctor tells what it cannot read, and neither deletes nor replaces it.
 //
 // It exits with 0 if all is well, with 1 if faults are left or something was not

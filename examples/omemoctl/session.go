@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -109,27 +110,30 @@ func (c *control) wrapped(ctx context.Context, prepare func(context.Context) err
 	om, err := middleware.New(ctx, middleware.Config{
 		Store: c.store, Trust: recorded, AutomaticTrust: true,
 		Versions: advert.Versions, Label: advert.Label, SignedPreKeyPeriod: advert.SignedPreKeyPeriod,
+		Receive: leave,
 	})
 	if err != nil {
 		return err
 	}
 	defer om.Close()
-	if session, err = om.Wrap(ctx, session); err != nil {
+	// What Wrap returns is not served: messages that the program has not handled yet
+	// would be taken for handled.
+	if _, err = om.Wrap(ctx, session); err != nil {
 		return err
 	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = session.Serve(nil)
-	}()
 	if f != nil {
 		err = f(om)
 	}
 	if e := om.Close(); e != nil && !errors.Is(e, middleware.ErrClosed) {
 		err = errors.Join(err, e)
 	}
-	<-served
 	return err
+}
+
+// leave leaves messages to the program: those that it has not opened yet, or that come
+// now, wait in the store, and what they are worth to it is for its own policies to say.
+func leave(context.Context, *sql.Tx, middleware.Delivery) error {
+	return errors.New("omemoctl handles no messages")
 }
 
 // recorded is the policy of the program for keys that nobody has decided about:
