@@ -104,6 +104,7 @@ type control struct {
 	server   string // host:port, or empty
 	ca       string // PEM file, or empty
 	key      string // key file of a sealed account, or empty
+	tell     bool   // other devices are told of decisions (XEP-0450)
 	store    omemo.Store
 	manager  *omemo.Manager
 }

@@ -108,7 +108,7 @@ func (c *control) wrapped(ctx context.Context, prepare func(context.Context) err
 		}
 	}
 	om, err := middleware.New(ctx, middleware.Config{
-		Store: c.store, Trust: recorded, AutomaticTrust: true,
+		Store: c.store, Trust: recorded, AutomaticTrust: c.tell,
 		Versions: advert.Versions, Label: advert.Label, SignedPreKeyPeriod: advert.SignedPreKeyPeriod,
 		Receive: leave,
 	})

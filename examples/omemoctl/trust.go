@@ -242,7 +242,7 @@ func decideAll(ctx context.Context, c *control, args []string, tell bool) error 
 func (c *control) decide(ctx context.Context, tell bool, decisions ...omemo.Decision) error {
 	var told []omemo.DeviceResult
 	var err error
-	if tell {
+	if c.tell = tell; tell {
 		err = c.wrapped(ctx, nil, func(om *middleware.Middleware) error {
 			told, err = om.Decide(ctx, decisions...)
 			return err
