@@ -3,6 +3,7 @@ package omemo
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -200,6 +201,51 @@ func TestAccountRecord(t *testing.T) {
 	newer[0] = accountFormat + 1
 	if _, err := parseAccount(newer); !errors.Is(err, ErrNewer) {
 		t.Errorf("newer format: %v", err)
+	}
+}
+
+// Records as they were written once are read for ever.
+func TestAccountFormats(t *testing.T) {
+	const account = "" +
+		"000f626f74406578616d706c652e6f726700000002000100000000000000000000000000000000000000000000000000000000000040000000000000" +
+		"0000000000030000006500000002000000000009000000000000000000000000000000000000000000000000000017979cfe71c4ca05000000016800" +
+		"00000000000000000000000000000000000000000000000000000000004017979cfe362a000000000002000000650000000103000000000000000000" +
+		"0000000000000000000000000000000000000000004017979cfe362a000000000000"
+	const identity = "da1bfc857d76e10385e5faa9bfe1491bcae890cdb22179e84be5b201912bb65d"
+	for _, c := range []struct {
+		name, record string
+		advert       *Advert
+	}{
+		{"1", "01" + account, nil},
+		{"2, nothing advertised yet", "02" + account + "00", nil},
+		{
+			"2", "02" + account + "83" + "07" + "6f726368617264" + "0008983fe4a40000",
+			&Advert{Versions: []Version{Legacy, V2}, Label: "orchard", SignedPreKeyPeriod: MaxSignedPreKeyPeriod},
+		},
+	} {
+		record, err := hex.DecodeString(c.record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := parseAccount(record)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if f := a.identity.Montgomery(); a.jid != "bot@example.org" || a.device != 2 || hex.EncodeToString(f[:]) != identity ||
+			a.legacy.signed.id != 2 || a.legacy.previous.id != 1 || a.v2.signed.id != 1 || a.v2.previous.id != 0 || a.v2.nextPreKey != 101 ||
+			!a.legacy.signed.created.Equal(time.Unix(1_700_000_001, 5)) || !reflect.DeepEqual(a.advert, c.advert) {
+			t.Errorf("%s: read %+v, advert %+v", c.name, a.device, a.advert)
+		}
+	}
+	for _, bad := range []string{"01", "03", "7f", "80" + "00", "84" + "00" + "0008983fe4a40000", "83" + "08" + "6f726368617264" + "0008983fe4a40000"} {
+		record, err := hex.DecodeString("02" + account + bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseAccount(record); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("advert %s: %v", bad, err)
+		}
 	}
 }
 

@@ -17,7 +17,8 @@
 // Messages that the program has not handled yet, and such as come meanwhile, are left
 // in the store, for the program.
 //
-// doctor tells what it cannot read, and neither deletes nor replaces it.
+// doctor tells what it cannot read, and neither deletes nor replaces it, unless it is
+// told to make lists anew.
 //
 // It exits with 0 if all is well, with 1 if faults are left or something was not
 // done, and with 2 if it could not do what it was asked to.
