@@ -39,6 +39,14 @@ func TestPythonWithPython(t *testing.T) {
 				a.SendPlain(t, other.JID, "in-clear-"+one.Local)
 				b.Await(t, "to receive clear text", func(e PythonEvent) bool { return e.Event == "plain" })
 				tap := s.Tap(t)
+				for _, from := range []string{one.JID, other.JID} {
+					if n := s.Encrypted(tap, from); n != len(want) {
+						t.Errorf("the tap shows %d encrypted messages from %s, want %d", n, from, len(want))
+					}
+				}
+				if begun, answered := s.KeyExchanges(tap, one.JID), s.KeyExchanges(tap, other.JID); begun == 0 || answered != 0 {
+					t.Errorf("the tap shows %d key exchanges of who begins and %d of who answers", begun, answered)
+				}
 				if strings.Contains(tap, "canary-"+one.Local) {
 					t.Error("the server saw an encrypted text")
 				}
