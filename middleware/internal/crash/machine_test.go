@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"sync"
+	"testing"
 
 	"example.org/omellium/omemo"
 )
@@ -259,7 +261,35 @@ func (d *disk) Echoes(ctx context.Context, hashes ...[32]byte) ([]omemo.EchoRow,
 	return call(d, read, func() ([]omemo.EchoRow, error) { return d.Store.Echoes(ctx, hashes...) })
 }
 
+func (d *disk) Statements(ctx context.Context, jids ...string) ([]omemo.StatementRow, error) {
+	return call(d, read, func() ([]omemo.StatementRow, error) { return d.Store.Statements(ctx, jids...) })
+}
+
 func (d *disk) Commit(ctx context.Context, c *omemo.Changes) error {
 	_, err := call(d, commit, func() (struct{}, error) { return struct{}{}, d.Store.Commit(ctx, c) })
 	return err
+}
+
+// TestEveryCallIsNumbered has the methods of a store called on a machine that is
+// dead: one that the disk does not number would reach the store, which is not
+// there. Close is left out: a program that dies does not call it.
+func TestEveryCallIsNumbered(t *testing.T) {
+	of := reflect.TypeFor[omemo.Store]()
+	d := reflect.ValueOf(&disk{m: &machine{dead: true}})
+	for i := range of.NumMethod() {
+		m := of.Method(i)
+		if m.Name == "Close" {
+			continue
+		}
+		t.Run(m.Name, func(t *testing.T) {
+			in := []reflect.Value{reflect.ValueOf(t.Context())}
+			for n := 1; n < m.Type.NumIn() && !(m.Type.IsVariadic() && n == m.Type.NumIn()-1); n++ {
+				in = append(in, reflect.Zero(m.Type.In(n)))
+			}
+			out := d.MethodByName(m.Name).Call(in)
+			if err, _ := out[len(out)-1].Interface().(error); !errors.Is(err, errCrash) {
+				t.Errorf("%v, want %v", err, errCrash)
+			}
+		})
+	}
 }
