@@ -151,7 +151,7 @@ func chat(ctx context.Context, o order) error {
 	p.catchUp = true
 	p.tell = func(text string) { fmt.Println("got", text) }
 	if o.Answer {
-		p.receive = receive
+		p.receive = receiveInto(kind.values)
 	}
 	if err := p.live(ctx); err != nil {
 		return err

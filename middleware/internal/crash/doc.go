@@ -9,6 +9,9 @@
 //   - powerfailure_test.go has the power fail: drive_test.go is a drive that keeps
 //     no more than what was synced, drivevfs_test.go puts it below SQLite.
 //   - receive_test.go does the same to Config.Receive, which reads exactly once.
+//   - simulation_test.go is the life of ten programs with Config.Receive, in seeded
+//     virtual time: simulation_net_test.go loses, repeats and delays what is on its
+//     way to them, simulation_device_test.go has them die and come back.
 //   - rollback_test.go, trouble_test.go and scan_test.go look at restored copies,
 //     at disks that fail, and at what is left on them.
 //

@@ -167,33 +167,39 @@ func TestFailpoints(t *testing.T) {
 // effect on the way back from the first death.
 func TestFailpointPairs(t *testing.T) {
 	stride := knob(t, "OMELLIUM_FAILPOINTS", 8, 40)
-	for i, s := range scenarios {
-		if !s.short {
+	for _, on := range stores {
+		for i, s := range scenarios {
+			if !s.short {
+				continue
+			}
+			t.Run(on.name+"/"+s.name, func(t *testing.T) {
+				t.Parallel()
+				s.sweepPairs(t, omemo.Versions()[(i+1)%2], on.open, stride, stride*on.pairs, i)
+			})
+		}
+	}
+}
+
+// sweepPairs runs a scenario with two crashes: of the second ones, every every-th.
+func (s *scenario) sweepPairs(t *testing.T, v omemo.Version, open opener, stride, every, first int) {
+	var y tally
+	turn := first
+	for step, k := range s.run(t, v, open).steps[0] {
+		if k == read || step%(1+stride/8) != 0 {
 			continue
 		}
-		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
-			v, open := omemo.Versions()[(i+1)%2], stores[0].open
-			var y tally
-			turn := i
-			for step, k := range s.run(t, v, open).steps[0] {
-				if k == read || step%(1+stride/8) != 0 {
-					continue
-				}
-				one := point{step + 1, modes[k][step%2]}
-				way := s.run(t, v, open, one).steps
-				if len(way) < 2 {
-					continue // it was not reached this time
-				}
-				for step, k := range way[1] {
-					if turn++; k == read || turn%stride != 0 {
-						continue
-					}
-					other := point{step + 1, modes[k][turn/stride%len(modes[k])]}
-					y.add(s.run(t, v, open, one, other))
-				}
+		one := point{step + 1, modes[k][step%2]}
+		way := s.run(t, v, open, one).steps
+		if len(way) < 2 {
+			continue // it was not reached this time
+		}
+		for step, k := range way[1] {
+			if turn++; k == read || turn%every != 0 {
+				continue
 			}
-			t.Logf("%v", y)
-		})
+			other := point{step + 1, modes[k][turn/every%len(modes[k])]}
+			y.add(s.run(t, v, open, one, other))
+		}
 	}
+	t.Logf("%v", y)
 }

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,49 +14,7 @@ import (
 
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
-	"example.org/omellium/omemo/sqlstore"
-	"example.org/omellium/omemo/sqlstore/postgres"
-	"example.org/omellium/omemo/sqlstore/sqlite"
 )
-
-// storeKind is a kind of store that several processes can open.
-type storeKind struct {
-	open func(ctx context.Context, o order) (omemo.Store, error)
-	// fresh returns where a new store is.
-	fresh func(t *testing.T) string
-	// sound checks the database from outside.
-	sound func(t *testing.T, where string)
-}
-
-var storeKinds = map[string]*storeKind{
-	"SQLite": {
-		open: func(ctx context.Context, o order) (omemo.Store, error) {
-			return sqlite.Open(ctx, o.Where, romeo, sqlstore.WithAnchor(o.Anchors), sqlstore.WithWait())
-		},
-		fresh: func(t *testing.T) string { return filepath.Join(t.TempDir(), "store.db") },
-		sound: func(t *testing.T, where string) {
-			t.Helper()
-			ok(t, integrity(where))
-		},
-	},
-	"PostgreSQL": {
-		open: func(ctx context.Context, o order) (omemo.Store, error) {
-			return postgres.Open(ctx, o.Where, romeo, sqlstore.WithAnchor(o.Anchors),
-				sqlstore.WithLease(time.Duration(o.Lease)*time.Millisecond), sqlstore.WithInstance(o.Instance))
-		},
-		fresh: postgresDatabase,
-		sound: func(t *testing.T, where string) {
-			db, err := sql.Open("pgx", where)
-			ok(t, err)
-			defer db.Close()
-			_, err = db.Exec(`CREATE EXTENSION amcheck`)
-			ok(t, err)
-			_, err = db.Exec(`SELECT bt_index_check(c.oid, true) FROM pg_class c JOIN pg_am m ON c.relam = m.oid
-				WHERE m.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p'`)
-			ok(t, err)
-		},
-	},
-}
 
 const (
 	// backlog is how many messages of juliet's wait for romeo at most.
@@ -82,8 +38,11 @@ type war struct {
 	open     map[string]string // juliet's texts that romeo has not reported → stanza id
 	said     int               // by juliet
 	lives    int               // children that got online
-	lifetime time.Duration     // of a child, at most: some are killed before they get online
-	adapted  int               // lives when that was last looked at
+	written  int               // stanzas of the present child
+	last     int               // of them: then it is killed
+	reached  chan struct{}     // closed with that
+	opening  int               // stanzas before a child is online
+	prelude  time.Duration     // that it takes to get online
 	next     int
 }
 
@@ -99,6 +58,7 @@ func TestSIGKILL(t *testing.T) {
 		{"SQLite", "OMELLIUM_KILLS_SQLITE", 50, false, omemo.V2},
 		{"SQLite", "OMELLIUM_KILLS_SQLITE", 50, true, omemo.Legacy},
 		{"PostgreSQL", "OMELLIUM_KILLS_POSTGRES", 10, false, omemo.Legacy},
+		{"PostgreSQL", "OMELLIUM_KILLS_POSTGRES", 10, true, omemo.V2},
 	} {
 		if c.store == "PostgreSQL" && !withPostgres {
 			continue
@@ -108,10 +68,7 @@ func TestSIGKILL(t *testing.T) {
 			name = c.store + " Receive"
 		}
 		t.Run(name, func(t *testing.T) {
-			kills := knob(t, c.knob, c.standard, 10)
-			if c.store == "SQLite" {
-				kills = (kills + 1) / 2 // half of them for each of the two ways to receive
-			}
+			kills := (knob(t, c.knob, c.standard, 10) + 1) / 2 // half of them for each of the two ways to receive
 			w := newWar(t, c.store, c.answer, c.version)
 			w.meet()
 			w.fight(kills)
@@ -130,7 +87,18 @@ func newWar(t *testing.T, store string, answer bool, v omemo.Version) *war {
 		accepted: make(map[string]bool), heard: make(map[string]int), open: make(map[string]string),
 	}
 	w.changed = sync.NewCond(&w.mu)
-	srv.SetFilter(w.tap.filter(srv))
+	tap := w.tap.filter(srv)
+	srv.SetFilter(func(ctx context.Context, st xmpptest.Stanza) [][]byte {
+		passed := tap(ctx, st)
+		if st.Direction == xmpptest.FromClient && strings.HasPrefix(st.Session, romeo) {
+			w.mu.Lock()
+			if w.written++; w.written == w.last {
+				close(w.reached)
+			}
+			w.mu.Unlock()
+		}
+		return passed
+	})
 	for _, account := range []string{romeo, juliet} {
 		ok(t, srv.AddAccount(account, password))
 	}
@@ -139,7 +107,7 @@ func newWar(t *testing.T, store string, answer bool, v omemo.Version) *war {
 	ok(t, err)
 	w.order = order{
 		Do: "chat", Store: store, Where: storeKinds[store].fresh(t), Anchors: t.TempDir(), Server: address, Answer: answer, Version: v,
-		Lease: 300, Instance: "romeo", // so that the next child takes over at once
+		Lease: 5000, Instance: "romeo", // under this name the next child takes over at once
 	}
 	w.juliet = newProgram(juliet, v, srv.Dial)
 	onMemory(t, w.juliet)
@@ -205,6 +173,7 @@ func (w *war) romeoPrints(line string) {
 	case "online":
 		w.mu.Lock()
 		w.lives++
+		w.opening = max(w.written, 1)
 		w.changed.Broadcast()
 		w.mu.Unlock()
 	case "got":
@@ -260,33 +229,67 @@ func (w *war) meet() {
 	o.Idle = true
 	for round := range 2 { // the first one makes the account
 		begin := time.Now()
-		c, err := start(o, w.romeoPrints)
+		c, err := w.start(o, 0)
 		ok(w.t, err)
 		w.await("romeo gets online", func() bool { return w.lives > round })
-		w.lifetime = min(3*time.Since(begin), time.Second)
+		w.prelude = time.Since(begin)
 		ok(w.t, c.end())
 	}
 }
 
-// fight starts children and kills them.
+// start starts a child, and has it noted when it has written so many stanzas.
+func (w *war) start(o order, stanzas int) (*child, error) {
+	w.mu.Lock()
+	o.Next = w.next
+	w.written, w.last, w.reached = 0, stanzas, make(chan struct{})
+	w.mu.Unlock()
+	return start(o, w.romeoPrints)
+}
+
+const (
+	// killEarly is how many of the children are killed as soon as they have written
+	// one of the stanzas with which they get online, and killBlind how many at any
+	// time before they are. The others get online, and are killed as soon as they have
+	// written one more, of killAfter.
+	killEarly = 0.25
+	killBlind = 0.10
+	killAfter = 40
+)
+
+// fight starts children and kills them. How many stanzas each is to write, and how
+// much later it is killed, is the same in each fight.
 func (w *war) fight(kills int) {
 	begin := time.Now()
-	for range kills {
-		o := w.order
-		o.Next = w.next
-		c, err := start(o, w.romeoPrints)
+	for n := range kills {
+		fate, when := odds(1, "fate", n), odds(1, "when", n)
+		stanzas := w.opening + 1 + int(when*killAfter)
+		if fate < killEarly {
+			stanzas = 1 + int(when*float64(w.opening))
+		}
+		c, err := w.start(w.order, stanzas)
 		ok(w.t, err)
-		timeout := time.After(rand.N(w.lifetime))
+		reached := w.reached
+		var timeout <-chan time.Time
+		if fate >= killEarly && fate < killEarly+killBlind {
+			timeout, reached = time.After(time.Duration(when*float64(w.prelude))), nil
+		}
+		deadline := time.After(patience)
 		for dying := false; !dying; {
 			w.speak()
 			select {
+			case <-reached:
+				// Somewhere between this stanza and the next ones.
+				timeout, reached = time.After(time.Duration(odds(1, "then", n)*float64(2*time.Millisecond))), nil
 			case <-timeout:
 				dying = true
+			case <-c.silent:
+				w.t.Fatalf("child %d has ended by itself: %v", n, c.end())
+			case <-deadline:
+				w.t.Fatalf("child %d has not written %d stanzas", n, stanzas)
 			case <-time.After(2 * time.Millisecond):
 			}
 		}
 		c.kill()
-		w.adapt()
 		if w.t.Failed() {
 			w.t.FailNow()
 		}
@@ -294,24 +297,11 @@ func (w *war) fight(kills int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	keys, resent := w.tap.used()
-	if w.lives-2 < kills/5 {
+	if w.lives-2 < kills/2-2 { // of a few, chance may take two more
 		w.t.Errorf("%d of %d children were killed before they got online", kills-w.lives+2, kills)
 	}
 	w.t.Logf("%d kills in %v, %d of them online; %d messages accepted, %d said to it, %d message keys, %d stanzas sent again",
 		kills, time.Since(begin).Round(time.Millisecond), w.lives-2, len(w.accepted), w.said, keys, resent)
-}
-
-// adapt lets children live longer if too few get online, and shorter if nearly
-// all do: other work on the machine comes and goes.
-func (w *war) adapt() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.lives == w.adapted {
-		w.lifetime = min(w.lifetime*11/10, 2*time.Second)
-	} else {
-		w.lifetime = w.lifetime * 24 / 25
-	}
-	w.adapted = w.lives
 }
 
 // peace lets a last child live until nothing is left to do, and draws up the
@@ -319,8 +309,8 @@ func (w *war) adapt() {
 func (w *war) peace() {
 	t := w.t
 	o := w.order
-	o.Next, o.Idle = w.next, true
-	c, err := start(o, w.romeoPrints)
+	o.Idle = true
+	c, err := w.start(o, 0)
 	ok(t, err)
 	w.await("everything was read", func() bool {
 		return len(w.open) == 0 && !slices.ContainsFunc(slices.Collect(maps.Keys(w.accepted)), func(text string) bool {
@@ -340,7 +330,7 @@ func (w *war) peace() {
 
 // exactlyOnce checks what Config.Receive has written and answered.
 func (w *war) exactlyOnce() {
-	db, err := sql.Open("sqlite", w.order.Where)
+	db, err := sql.Open(storeKinds[w.order.Store].driver, w.order.Where)
 	ok(w.t, err)
 	defer db.Close()
 	rows, err := db.Query(`SELECT text, count(*) FROM heard GROUP BY text`)

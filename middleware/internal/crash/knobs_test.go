@@ -13,6 +13,8 @@ import (
 //	OMELLIUM_KILLS_SQLITE     kills of a program on SQLite
 //	OMELLIUM_KILLS_POSTGRES   kills of a program on PostgreSQL
 //	OMELLIUM_EXCLUSION_SENDS  messages of processes that contend for one account
+//	OMELLIUM_SEEDS            lives that the simulation plays
+//	OMELLIUM_SEED             the one that it plays
 func knob(t testing.TB, name string, standard, short int) int {
 	t.Helper()
 	text := os.Getenv(name)

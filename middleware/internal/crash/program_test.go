@@ -44,6 +44,7 @@ type received struct {
 // machine.
 type program struct {
 	account string
+	device  string // resource; empty: the server's choice
 	version omemo.Version
 	open    func(ctx context.Context) (omemo.Store, error)
 	file    string // of the store, if it has one
@@ -55,6 +56,9 @@ type program struct {
 	catches bool                                   // the middleware does
 	answers bool                                   // its handler answers, and waits for that
 	nick    string                                 // in the room; empty: it is not there
+	carbons bool                                   // it asks for carbons
+	// unwatched: what it logs is not searched, for there are many like it.
+	unwatched bool
 
 	m       *machine
 	store   omemo.Store
@@ -94,7 +98,9 @@ func (p *program) live(ctx context.Context) error {
 	if p.receive != nil {
 		p.receive(p, &c)
 	}
-	logscan.Watch(&c)
+	if !p.unwatched {
+		logscan.Watch(&c)
+	}
 	if p.om, err = middleware.New(ctx, c); err != nil {
 		return err
 	}
@@ -107,7 +113,11 @@ func (p *program) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	session, err := login(ctx, p.account, p.m.wire(raw))
+	address, err := jid.MustParse(p.account).WithResource(p.device)
+	if err != nil {
+		return err
+	}
+	session, err := login(ctx, address, p.m.wire(raw))
 	if err != nil {
 		raw.Close()
 		return err
@@ -121,6 +131,12 @@ func (p *program) connect(ctx context.Context) error {
 		defer close(served)
 		_ = session.Serve(xmpp.HandlerFunc(p.handle)) // ends with the connection, as it may
 	}(p.session, p.served)
+	if p.carbons {
+		enable := xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "urn:xmpp:carbons:2", Local: "enable"}})
+		if err := p.session.Send(ctx, xmppstanza.IQ{ID: "carbons", Type: xmppstanza.SetIQ}.Wrap(enable)); err != nil {
+			return err
+		}
+	}
 	if err := p.session.Send(ctx, xmppstanza.Presence{}.Wrap(nil)); err != nil {
 		return err
 	}
@@ -141,11 +157,7 @@ func (p *program) connect(ctx context.Context) error {
 	return nil
 }
 
-func login(ctx context.Context, account string, conn net.Conn) (*xmpp.Session, error) {
-	j, err := jid.Parse(account)
-	if err != nil {
-		return nil, err
-	}
+func login(ctx context.Context, j jid.JID, conn net.Conn) (*xmpp.Session, error) {
 	features := []xmpp.StreamFeature{xmpp.SASL("", password, sasl.Plain), xmpp.BindResource()}
 	return xmpp.NewSession(ctx, j.Domain(), j, conn, xmpp.Secure,
 		xmpp.NewNegotiator(func(*xmpp.Session, *xmpp.StreamConfig) xmpp.StreamConfig {

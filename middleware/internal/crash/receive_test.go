@@ -13,26 +13,35 @@ import (
 	"example.org/omellium/omemo"
 )
 
-// receive is a Config.Receive: it writes each message into a table of its own
-// and answers it, both in the transaction that commits the message.
-func receive(_ *program, c *middleware.Config) {
-	c.Receive = func(ctx context.Context, tx *sql.Tx, d middleware.Delivery) error {
-		var m received
-		if err := xml.Unmarshal(d.Stanza, &m); err != nil {
-			return err
+// receiveInto returns a Config.Receive: it writes each message into a table of its
+// own and answers it, both in the transaction that commits the message. values are
+// placeholders as the database wants them.
+func receiveInto(values string) func(*program, *middleware.Config) {
+	return func(_ *program, c *middleware.Config) {
+		c.Receive = func(ctx context.Context, tx *sql.Tx, d middleware.Delivery) error {
+			var m received
+			if err := xml.Unmarshal(d.Stanza, &m); err != nil {
+				return err
+			}
+			if m.Archived != nil {
+				m = *m.Archived
+			}
+			if err := hear(ctx, tx, values, d.Info.Event, m.Body); err != nil {
+				return err
+			}
+			answer := xmppstanza.Message{To: jid.MustParse(d.Info.Account), Type: xmppstanza.ChatMessage}
+			return d.Send(answer, body(answerTo(m.Body)))
 		}
-		if m.Archived != nil {
-			m = *m.Archived
-		}
-		if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS heard (event TEXT NOT NULL, text TEXT NOT NULL)`); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO heard VALUES (?, ?)`, d.Info.Event, m.Body); err != nil {
-			return err
-		}
-		answer := xmppstanza.Message{To: jid.MustParse(d.Info.Account), Type: xmppstanza.ChatMessage}
-		return d.Send(answer, body(answerTo(m.Body)))
 	}
+}
+
+// hear writes a text into the table.
+func hear(ctx context.Context, tx *sql.Tx, values, event, text string) error {
+	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS heard (event TEXT NOT NULL, text TEXT NOT NULL)`); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO heard VALUES (`+values+`)`, event, text)
+	return err
 }
 
 // stored returns how often a text stands in the table, and under how many event

@@ -50,11 +50,13 @@ type world struct {
 // opener gives a program a store that it finds again whenever it is opened.
 type opener func(t *testing.T, p *program)
 
-// stores are what the subject runs on.
+// stores are what the subject runs on. Of the pairs of crashes that are tried on
+// one in memory, every so many-th is on another.
 var stores = []struct {
-	name string
-	open opener
-}{{"memory", onMemory}, {"SQLite", onSQLite}}
+	name  string
+	open  opener
+	pairs int
+}{{"memory", onMemory, 1}, {"SQLite", onSQLite, 3}}
 
 func onMemory(_ *testing.T, p *program) { p.open = inMemory(p.account) }
 
@@ -98,7 +100,7 @@ func newWorld(t *testing.T, s *scenario, v omemo.Version, open opener) *world {
 	w.subject.catchUp, w.subject.catches = !s.catches, s.catches
 	w.subject.answers = s.answers
 	if s.receive {
-		w.subject.receive = receive
+		w.subject.receive = receiveInto(storeKinds["SQLite"].values)
 	}
 	for range s.devices {
 		w.peers = append(w.peers, newProgram(juliet, v, srv.Dial))
