@@ -3,7 +3,6 @@
 package interop
 
 import (
-	"slices"
 	"sync"
 	"testing"
 
