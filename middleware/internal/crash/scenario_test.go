@@ -50,13 +50,11 @@ type world struct {
 // opener gives a program a store that it finds again whenever it is opened.
 type opener func(t *testing.T, p *program)
 
-// stores are what the subject runs on. Of the pairs of crashes that are tried on
-// one in memory, every so many-th is on another.
+// stores are what the subject runs on.
 var stores = []struct {
-	name  string
-	open  opener
-	pairs int
-}{{"memory", onMemory, 1}, {"SQLite", onSQLite, 3}}
+	name string
+	open opener
+}{{"memory", onMemory}, {"SQLite", onSQLite}}
 
 func onMemory(_ *testing.T, p *program) { p.open = inMemory(p.account) }
 
