@@ -113,8 +113,12 @@ func (c *client) connect(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	// mellium sets a deadline for a moment when the context ends, and whoever waits
+	// for a socket misses it: a server that says nothing would hold us for ever.
+	stopClosing := context.AfterFunc(limited, func() { conn.Close() })
 	session, err := xmpp.NewClientSession(limited, c.addr, conn, xmpp.StartTLS(config),
 		xmpp.SASL("", c.password, sasl.ScramSha256, sasl.ScramSha1), xmpp.BindResource())
+	stopClosing()
 	if err != nil {
 		return err
 	}

@@ -57,11 +57,15 @@ func (b *bot) echo(ctx context.Context) error {
 		return fmt.Errorf("dial: %w", err)
 	}
 	defer conn.Close()
+	// mellium sets a deadline for a moment when the context ends, and whoever waits
+	// for a socket misses it: a server that says nothing would hold us for ever.
+	stopClosing := context.AfterFunc(connecting, func() { conn.Close() })
 	session, err := xmpp.NewClientSession(connecting, b.addr, conn,
 		xmpp.BindResource(),
 		xmpp.StartTLS(b.tls),
 		xmpp.SASL("", b.password, sasl.ScramSha256, sasl.ScramSha1, sasl.Plain),
 	)
+	stopClosing()
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}

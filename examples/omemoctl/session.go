@@ -49,11 +49,15 @@ func (c *control) connect(ctx context.Context) (*xmpp.Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
+	// mellium sets a deadline for a moment when the context ends, and whoever waits
+	// for a socket misses it: a server that says nothing would hold us for ever.
+	stopClosing := context.AfterFunc(ctx, func() { conn.Close() })
 	session, err := xmpp.NewClientSession(ctx, c.account.Bare(), conn,
 		xmpp.BindResource(),
 		xmpp.StartTLS(config),
 		xmpp.SASL("", c.password, sasl.ScramSha256, sasl.ScramSha1, sasl.Plain),
 	)
+	stopClosing()
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("log in: %w", err)

@@ -26,6 +26,9 @@ func (s *Server) Client(ctx context.Context, address, password string, features 
 		return xmpp.StreamConfig{Features: all}
 	})
 	// Secure: PLAIN is refused by mellium on a stream that does not claim to be.
+	// mellium sets a deadline for a moment when the context ends, which can be missed.
+	stopClosing := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stopClosing()
 	session, err := xmpp.NewSession(ctx, j.Domain(), j, conn, xmpp.Secure, negotiator)
 	if err != nil {
 		_ = conn.Close()

@@ -159,6 +159,9 @@ func (p *program) connect(ctx context.Context) error {
 
 func login(ctx context.Context, j jid.JID, conn net.Conn) (*xmpp.Session, error) {
 	features := []xmpp.StreamFeature{xmpp.SASL("", password, sasl.Plain), xmpp.BindResource()}
+	// mellium sets a deadline for a moment when the context ends, which can be missed.
+	stopClosing := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stopClosing()
 	return xmpp.NewSession(ctx, j.Domain(), j, conn, xmpp.Secure,
 		xmpp.NewNegotiator(func(*xmpp.Session, *xmpp.StreamConfig) xmpp.StreamConfig {
 			return xmpp.StreamConfig{Features: features}

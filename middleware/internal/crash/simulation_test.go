@@ -26,6 +26,7 @@ const (
 	simSteps    = 60          // within so many steps it dies
 	simAbsence  = 10          // messages that a program misses, on the average, until it is started again
 	simAnswer   = 0.05        // of the messages are answered within their own commit, if at all
+	simLimit    = 60 * 24 * time.Hour
 )
 
 // TestSimulation plays the lives of ten programs that handle messages with
@@ -110,6 +111,9 @@ func (s *simulation) pick(about ...any) *simDevice {
 }
 
 func (s *simulation) play() {
+	// Who waits for what never comes would have the virtual time run on for ever.
+	limit := time.AfterFunc(simLimit, func() { panic(fmt.Sprintf("seed %d does not come to an end", s.seed)) })
+	defer limit.Stop()
 	defer s.close()
 	s.net.setCalm(false)
 	messages := simMessages

@@ -233,6 +233,9 @@ func (s *Server) Dial(ctx context.Context, a *Account, features ...xmpp.StreamFe
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
+	// mellium sets a deadline for a moment when the context ends, which can be missed.
+	stopClosing := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stopClosing()
 	session, err := xmpp.NewClientSession(ctx, addr, conn, append(features,
 		xmpp.StartTLS(config),
 		xmpp.SASL("", a.Password, sasl.ScramSha256, sasl.ScramSha1, sasl.Plain),
