@@ -39,7 +39,7 @@ type choice struct {
 func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, error) {
 	own := u.own()
 	// Each account once: a session seals one key of a message.
-	jids := distinct(append(slices.Clone(to), own.jid))
+	jids := distinct(append(append(make([]string, 0, len(to)+1), to...), own.jid))
 	if err := u.learn(ctx, jids...); err != nil {
 		return nil, err
 	}

@@ -197,19 +197,18 @@ func (u *unit) below(n int) int {
 // material. Without content it makes an empty message.
 func (u *unit) body(v Version, content []byte) (*Message, []byte) {
 	message := &Message{Version: v, Sender: Address{u.own().jid, u.own().device}}
-	key, nonce := u.draw(), [12]byte{}
+	key := u.draw()
 	if v == Legacy {
 		random := u.draw()
-		copy(nonce[:], random[:])
-		message.IV = nonce[:]
+		message.IV = append([]byte(nil), random[:12]...)
 	}
 	switch {
 	case content == nil && v == Legacy:
-		return message, key[:v.profile().material]
+		return message, append([]byte(nil), key[:v.profile().material]...)
 	case content == nil:
 		return message, make([]byte, v.profile().material)
 	case v == Legacy:
-		ciphertext, material := payload.SealLegacy((*[16]byte)(key[:16]), &nonce, content)
+		ciphertext, material := payload.SealLegacy((*[16]byte)(key[:16]), (*[12]byte)(message.IV), content)
 		message.Payload = ciphertext
 		return message, material[:]
 	}

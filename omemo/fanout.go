@@ -52,15 +52,18 @@ func (u *unit) sealKeys(message *Message, material []byte, ready []*Session) ([]
 	next := make([]*Session, len(ready))
 	message.Keys = make([]Key, len(ready))
 	// Randomness is drawn in the order of the sessions, whoever uses it.
-	seeds := make(map[int][32]byte)
+	var seeds map[int][32]byte
 	for i, s := range ready {
 		if s.state.Begins() {
+			if seeds == nil {
+				seeds = make(map[int][32]byte)
+			}
 			seeds[i] = u.draw()
 		}
 	}
 	defer clear(seeds)
 	own := u.own()
-	seal := func(from, to int) (err error) {
+	return next, inParallel(len(ready), parallelFrom, func(from, to int) (err error) {
 		data := slab{values: to - from}
 		for i := from; i < to; i++ {
 			seed := func() [32]byte { return seeds[i] }
@@ -69,8 +72,7 @@ func (u *unit) sealKeys(message *Message, material []byte, ready []*Session) ([]
 			}
 		}
 		return nil
-	}
-	return next, inParallel(len(ready), parallelFrom, seal)
+	})
 }
 
 // inParallel has f do the work from 0 to n, in several parts if each has so much

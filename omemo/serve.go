@@ -13,7 +13,9 @@ import (
 // looked at and changed in their order.
 func (u *unit) serve(ctx context.Context, choices []choice, bundles []*Bundle, content bool) []DeviceResult {
 	results := make([]DeviceResult, len(choices))
-	u.verifyBundles(choices, byPeer(bundles))
+	if len(bundles) > 0 {
+		u.verifyBundles(choices, byPeer(bundles))
+	}
 	for i := range choices {
 		results[i] = u.serveOne(ctx, &choices[i], content)
 	}
@@ -60,9 +62,6 @@ func byPeer(bundles []*Bundle) map[Peer]*Bundle {
 
 // verifyBundles verifies the bundles of the devices that there is no session with.
 func (u *unit) verifyBundles(choices []choice, bundles map[Peer]*Bundle) {
-	if len(bundles) == 0 {
-		return
-	}
 	var wanted []*choice
 	for i := range choices {
 		c := &choices[i]
@@ -128,6 +127,9 @@ func (u *unit) build(choices []choice) {
 		if c := &choices[i]; c.begins != nil && c.begins.err == nil {
 			begun = append(begun, c)
 		}
+	}
+	if len(begun) == 0 {
+		return
 	}
 	own := u.own()
 	_ = inParallel(len(begun), 1, func(from, to int) error {
