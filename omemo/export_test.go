@@ -164,7 +164,8 @@ func (s *Session) State() ratchet.State { return s.state }
 // Ahead returns the state after another message was sent, with the key that a
 // new sending chain would begin with.
 func (s *Session) Ahead(ratchetKey [32]byte) (ratchet.State, error) {
-	next, _, _, err := s.state.Seal(s.peer.Version.profile().ratchet, func() *curve.Private { return curve.NewPrivate(&ratchetKey) })
+	next := s.state
+	_, _, err := next.Seal(s.peer.Version.profile().ratchet, func() *curve.Private { return curve.NewPrivate(&ratchetKey) })
 	return next, err
 }
 

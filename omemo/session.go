@@ -166,7 +166,8 @@ func (s *Session) associatedData(b []byte, own *account, sending bool) []byte {
 // unconfirmed.
 func (s *Session) seal(own *account, material []byte, draw func() [32]byte, data *slab) (*Session, Key, error) {
 	p := s.peer.Version.profile()
-	state, header, seed, err := s.state.Seal(p.ratchet, func() *curve.Private { return newPrivate(draw) })
+	next := *s
+	header, seed, err := next.state.Seal(p.ratchet, func() *curve.Private { return newPrivate(draw) })
 	if err != nil {
 		return nil, Key{}, err
 	}
@@ -179,8 +180,6 @@ func (s *Session) seal(own *account, material []byte, draw func() [32]byte, data
 	tag := keys.Tag(p.ratchet, s.associatedData(ad[:0], own, true), signed)
 	sealed := p.format.AppendMessage(data.take(len(signed)+32), signed, tag[:p.ratchet.MACSize])
 
-	next := *s
-	next.state = state
 	k := Key{Address: s.peer.Address, Data: sealed}
 	if s.initiation == Active && !s.confirmed {
 		x := s.exchange

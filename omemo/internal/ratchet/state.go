@@ -55,25 +55,24 @@ func (s *State) Knows(key curve.Montgomery) bool { return s.chain(key) != nil }
 // Begins reports whether the next message to send begins a sending chain, with a fresh ratchet key.
 func (s *State) Begins() bool { return !s.CanSend }
 
-// Seal returns the header and the message key of the next message to send. It calls draw for a fresh ratchet key if a
-// sending chain has to begin.
-func (s *State) Seal(p Params, draw func() *curve.Private) (next State, h Header, key [32]byte, err error) {
-	next = *s
+// Seal moves the state on, and returns the header and the message key of the next message to send. It calls draw for a
+// fresh ratchet key if a sending chain has to begin. After an error the state is the one before.
+func (s *State) Seal(p Params, draw func() *curve.Private) (h Header, key [32]byte, err error) {
+	if s.Sent == math.MaxUint32 {
+		return Header{}, [32]byte{}, ErrExhausted
+	}
 	if !s.CanSend {
 		if !s.CanReceive {
-			return State{}, Header{}, [32]byte{}, ErrNoRemote
+			return Header{}, [32]byte{}, ErrNoRemote
 		}
-		if err := next.begin(p, draw()); err != nil {
-			return State{}, Header{}, [32]byte{}, err
+		if err := s.begin(p, draw()); err != nil {
+			return Header{}, [32]byte{}, err
 		}
 	}
-	if s.Sent == math.MaxUint32 {
-		return State{}, Header{}, [32]byte{}, ErrExhausted
-	}
-	h = Header{Key: next.Own.Public(), N: next.Sent, PN: next.PreviousSent}
-	next.Sending, key = kdfChain(&next.Sending)
-	next.Sent++
-	return next, h, key, nil
+	h = Header{Key: s.Own.Public(), N: s.Sent, PN: s.PreviousSent}
+	s.Sending, key = kdfChain(&s.Sending)
+	s.Sent++
+	return h, key, nil
 }
 
 // chain returns the open receiving chain of a ratchet key, or nil.
