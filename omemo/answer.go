@@ -39,7 +39,7 @@ func (m *Manager) Answer(ctx context.Context, id OwedID, p Plaintext, r Render, 
 		}
 		sealed.Devices = []DeviceResult{{Peer: s.peer, Exchange: s.initiation == Active && !s.confirmed}}
 		sealed.Events = u.events
-		if err := u.seal(sealed, p, []*Session{s}); err != nil {
+		if err := u.seal(sealed, p, u.chosen(s)); err != nil {
 			return err
 		}
 		return u.render(sealed, r)
@@ -131,7 +131,7 @@ func (m *Manager) Replace(ctx context.Context, b *Bundle, r Render) (*Sealed, er
 		u.install(s, true)
 		sealed.Events = u.events
 		sealed.Devices = []DeviceResult{{Peer: s.peer, Exchange: true}}
-		if err := u.seal(sealed, Plaintext{}, []*Session{s}); err != nil {
+		if err := u.seal(sealed, Plaintext{}, u.chosen(s)); err != nil {
 			return err
 		}
 		return u.render(sealed, r)

@@ -182,9 +182,10 @@ func (u *unit) deliver(event string, d *Delivery) {
 // may try the commit more than once: each time begins where the message was
 // opened, so that what was sealed in an attempt that failed never happened.
 func (u *unit) within(f func(ctx context.Context, tx any, seal Sealer) error) {
-	sessions, known, events, after := maps.Clone(u.sessions), maps.Clone(u.known), len(u.events), len(u.after)
+	lists, known, events, after := u.lists(), maps.Clone(u.known), len(u.events), len(u.after)
 	u.changes.Within = func(ctx context.Context, tx any, c *Changes) error {
-		u.sessions, u.known = maps.Clone(sessions), maps.Clone(known)
+		lists()
+		u.known = maps.Clone(known)
 		u.events, u.after = u.events[:events], u.after[:after]
 		u.changes = *c
 		// Rows of these are replaced in place.

@@ -246,14 +246,14 @@ func (u *unit) tell(ctx context.Context, out *Announced, t telling, c Compose, b
 		choices = append(choices, u.choice(p))
 	}
 	sealed := &Sealed{Devices: u.serve(ctx, choices, bundles, true)}
-	var ready []*Session
+	var ready []*choice
 	for i := range sealed.Devices {
 		result := &sealed.Devices[i]
 		if result.Err == nil && result.Trust != Verified {
 			result.Err = ErrUntrusted
 		}
 		if result.Err == nil {
-			ready = append(ready, choices[i].session)
+			ready = append(ready, &choices[i])
 		}
 	}
 	out.Devices = append(out.Devices, sealed.Devices...)
@@ -274,8 +274,8 @@ func (u *unit) tell(ctx context.Context, out *Announced, t telling, c Compose, b
 			return err
 		}
 		out.Outbox = append(out.Outbox, sealed.Outbox...)
-		for i, s := range ready {
-			ready[i] = current(u.list(s.peer)) // the next message goes on from here
+		for _, c := range ready {
+			c.session = current(u.of(c.slot)) // the next message goes on from here
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package omemo
 
 import (
 	"context"
-	"maps"
 	"slices"
 )
 
@@ -29,7 +28,7 @@ func (m *Manager) Missing(ctx context.Context, p Plaintext, to []string) ([]Peer
 type choice struct {
 	peer    Peer
 	err     error
-	device  *Device    // what is known about it in the version, not nil
+	*face              // not nil
 	session *Session   // the current one; nil: none
 	begins  *beginning // what one is built from; nil: none is
 }
@@ -45,7 +44,7 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 	}
 	count := 0
 	for _, jid := range jids {
-		count += len(u.knows(jid).devices[Legacy]) + len(u.knows(jid).devices[V2])
+		count += len(u.knows(jid).endpoints())
 	}
 	choices := make([]choice, 0, count+1)
 	for _, jid := range jids {
@@ -82,10 +81,8 @@ func (u *unit) choose(ctx context.Context, p Plaintext, to []string) ([]choice, 
 func (u *unit) findSessions(ctx context.Context, choices []choice) error {
 	var missing []Peer
 	for i := range choices {
-		c := &choices[i]
-		list, cached := u.cached(c.peer)
-		if c.session = current(list); !cached {
-			missing = append(missing, c.peer)
+		if !u.find(&choices[i]) {
+			missing = append(missing, choices[i].peer)
 		}
 	}
 	if len(missing) == 0 {
@@ -95,9 +92,21 @@ func (u *unit) findSessions(ctx context.Context, choices []choice) error {
 		return err
 	}
 	for i := range choices {
-		choices[i].session = current(u.list(choices[i].peer))
+		u.find(&choices[i])
 	}
 	return nil
+}
+
+// find finds the current session with a device, if its sessions were loaded.
+func (u *unit) find(c *choice) (loaded bool) {
+	if c.slot == nil {
+		c.slot = u.Manager.sessions[c.peer]
+	}
+	if c.slot == nil {
+		return false
+	}
+	c.session = current(u.of(c.slot))
+	return true
 }
 
 // choice returns a device to be served in one version.
@@ -106,7 +115,14 @@ func (u *unit) choice(p Peer) choice {
 	if d == nil {
 		d = new(Device)
 	}
-	return choice{peer: p, device: d, session: current(u.list(p))}
+	return choice{peer: p, face: &face{d, u.Manager.sessions[p]}, session: current(u.list(p))}
+}
+
+// chosen returns a session to be sealed in, which need not be the current one.
+func (u *unit) chosen(s *Session) []*choice {
+	c := u.choice(s.peer)
+	c.session = s
+	return []*choice{&c}
 }
 
 // versions appends for each active device of an account which version serves it:
@@ -114,16 +130,10 @@ func (u *unit) choice(p Peer) choice {
 // yet, the only one it lists, or the preferred one if it lists both. Being
 // listed is no evidence: some clients list omemo:2 and cannot read it.
 func (u *unit) versions(choices []choice, jid string) []choice {
-	inLegacy, inV2 := u.knows(jid).devices[Legacy], u.knows(jid).devices[V2]
-	ids := slices.AppendSeq(make([]DeviceID, 0, len(inLegacy)+len(inV2)), maps.Keys(inLegacy))
-	for id := range inV2 {
-		if _, both := inLegacy[id]; !both {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	for _, id := range ids {
-		legacy, v2, a := inLegacy[id], inV2[id], Address{jid, id}
+	endpoints := u.knows(jid).endpoints()
+	for i := range endpoints {
+		e := &endpoints[i]
+		legacy, v2 := e.legacy.device, e.v2.device
 		legacyActive, legacyReceived := legacy != nil && legacy.Active, legacy != nil && legacy.Received
 		v2Active, v2Received := v2 != nil && v2.Active, v2 != nil && v2.Received
 		// What we do not serve is no choice. That is ours to say, and no downgrade.
@@ -135,13 +145,13 @@ func (u *unit) versions(choices []choice, jid string) []choice {
 		}
 		switch {
 		case v2Active && (v2Received || !legacyActive):
-			choices = append(choices, choice{peer: Peer{V2, a}, device: v2})
+			choices = append(choices, choice{peer: v2.Peer, face: &e.v2})
 		case legacyActive && v2Received && !u.options.AllowDowngrade:
-			choices = append(choices, choice{peer: Peer{Legacy, a}, device: legacy, err: ErrDowngrade})
+			choices = append(choices, choice{peer: legacy.Peer, face: &e.legacy, err: ErrDowngrade})
 		case legacyActive && v2Active && !legacyReceived && u.options.Prefer != nil && u.options.Prefer(jid) == V2:
-			choices = append(choices, choice{peer: Peer{V2, a}, device: v2})
+			choices = append(choices, choice{peer: v2.Peer, face: &e.v2})
 		case legacyActive:
-			choices = append(choices, choice{peer: Peer{Legacy, a}, device: legacy})
+			choices = append(choices, choice{peer: legacy.Peer, face: &e.legacy})
 		}
 	}
 	return choices

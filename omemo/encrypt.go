@@ -117,17 +117,17 @@ func (u *unit) encrypt(ctx context.Context, p Plaintext, to []string, bundles []
 
 // serveContent finds or builds the sessions with all devices that can be served.
 // The first of them are those that no content was sent to before.
-func (u *unit) serveContent(ctx context.Context, choices []choice, bundles []*Bundle) (sealed *Sealed, ready []*Session, first []Peer) {
+func (u *unit) serveContent(ctx context.Context, choices []choice, bundles []*Bundle) (sealed *Sealed, ready []*choice, first []Peer) {
 	for i := range choices {
 		if c := &choices[i]; c.err == ErrStale {
 			u.setStale(c.peer, true)
 		}
 	}
 	sealed = &Sealed{Devices: u.serve(ctx, choices, bundles, true)}
-	ready = make([]*Session, 0, len(choices))
+	ready = make([]*choice, 0, len(choices))
 	for i := range choices {
 		if c := &choices[i]; sealed.Devices[i].Err == nil {
-			ready = append(ready, c.session)
+			ready = append(ready, c)
 			if !c.device.Sent {
 				first = append(first, c.peer)
 			}
@@ -138,7 +138,7 @@ func (u *unit) serveContent(ctx context.Context, choices []choice, bundles []*Bu
 }
 
 // sealFor seals a message and records to whom it was written.
-func (u *unit) sealFor(sealed *Sealed, p Plaintext, to []string, ready []*Session, first []Peer) error {
+func (u *unit) sealFor(sealed *Sealed, p Plaintext, to []string, ready []*choice, first []Peer) error {
 	if err := u.seal(sealed, p, ready); err != nil {
 		return err
 	}
@@ -161,6 +161,9 @@ func (u *unit) sealFor(sealed *Sealed, p Plaintext, to []string, ready []*Sessio
 // refusals says why recipients are not served, in their order: those are left out
 // of whom at least one device is.
 func (s *Sealed) refusals(to []string) []*RecipientError {
+	if s.allServed(to) {
+		return nil
+	}
 	reasons := make(map[string]error, len(to)) // nil: served
 	for i := range s.Devices {
 		d := &s.Devices[i]
@@ -181,6 +184,22 @@ func (s *Sealed) refusals(to []string) []*RecipientError {
 		}
 	}
 	return refused
+}
+
+// allServed reports whether each recipient has a device and each device was served.
+// The devices of a recipient stand together, in the order of the recipients.
+func (s *Sealed) allServed(to []string) bool {
+	i := 0
+	for _, jid := range to {
+		first := i
+		for i < len(s.Devices) && s.Devices[i].Err == nil && s.Devices[i].Peer.JID == jid {
+			i++
+		}
+		if i == first {
+			return false
+		}
+	}
+	return true
 }
 
 // below draws a number in 0 to n-1, uniform by rejection.

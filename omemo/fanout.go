@@ -3,7 +3,6 @@ package omemo
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -14,21 +13,17 @@ import (
 const parallelFrom = 32
 
 // seal encrypts the body once per version and its key once per session.
-func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
-	byVersion := func(a, b *Session) int { return cmp.Compare(b.peer.Version, a.peer.Version) }
+func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*choice) error {
+	byVersion := func(a, b *choice) int { return cmp.Compare(b.peer.Version, a.peer.Version) }
 	if !slices.IsSortedFunc(ready, byVersion) {
 		slices.SortStableFunc(ready, byVersion)
 	}
-	if len(ready) > len(u.sessions) {
-		sessions := make(map[*slot][]*Session, len(u.sessions)+len(ready))
-		maps.Copy(sessions, u.sessions)
-		u.sessions = sessions
-		u.changes.Sessions = slices.Grow(u.changes.Sessions, len(ready))
-	}
+	u.slots = slices.Grow(u.slots, len(ready))
+	u.changes.Sessions = slices.Grow(u.changes.Sessions, len(ready))
 	u.records = slab{values: len(ready)}
 	for len(ready) > 0 {
 		v := ready[0].peer.Version
-		n := slices.IndexFunc(ready, func(s *Session) bool { return s.peer.Version != v })
+		n := slices.IndexFunc(ready, func(c *choice) bool { return c.peer.Version != v })
 		if n < 0 {
 			n = len(ready)
 		}
@@ -38,8 +33,8 @@ func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
 			return err
 		}
 		sealed.Messages = append(sealed.Messages, message)
-		for _, s := range next {
-			u.save(s)
+		for i, s := range next {
+			u.saveIn(ready[i].slot, s)
 		}
 		ready = ready[n:]
 	}
@@ -48,13 +43,13 @@ func (u *unit) seal(sealed *Sealed, p Plaintext, ready []*Session) error {
 
 // sealKeys encrypts key material once per session, many in parallel, and returns
 // their next states.
-func (u *unit) sealKeys(message *Message, material []byte, ready []*Session) ([]*Session, error) {
+func (u *unit) sealKeys(message *Message, material []byte, ready []*choice) ([]*Session, error) {
 	next := make([]*Session, len(ready))
 	message.Keys = make([]Key, len(ready))
 	// Randomness is drawn in the order of the sessions, whoever uses it.
 	var seeds map[int][32]byte
-	for i, s := range ready {
-		if s.state.Begins() {
+	for i, c := range ready {
+		if c.session.state.Begins() {
 			if seeds == nil {
 				seeds = make(map[int][32]byte)
 			}
@@ -67,7 +62,7 @@ func (u *unit) sealKeys(message *Message, material []byte, ready []*Session) ([]
 		data := slab{values: to - from}
 		for i := from; i < to; i++ {
 			seed := func() [32]byte { return seeds[i] }
-			if next[i], message.Keys[i], err = ready[i].seal(own, material, seed, &data); err != nil {
+			if next[i], message.Keys[i], err = ready[i].session.seal(own, material, seed, &data); err != nil {
 				return fmt.Errorf("omemo: sealing for %v: %w", ready[i].peer, err)
 			}
 		}

@@ -1,6 +1,7 @@
 package omemo
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -15,6 +16,37 @@ type knowledge struct {
 	trust   map[Fingerprint]TrustRecord
 	// verified: one of the keys was verified.
 	verified bool
+	ends     []endpoint // what endpoints returns, in the same memory; nil: to be made
+}
+
+// endpoint is a device of an account in both versions.
+type endpoint struct {
+	id         DeviceID
+	legacy, v2 face
+}
+
+// face is a device in one version.
+type face struct {
+	device *Device // nil: unknown
+	slot   *slot   // its sessions; nil: not looked for
+}
+
+// endpoints returns the devices of an account in the order of their ids.
+func (k *knowledge) endpoints() []endpoint {
+	if k.ends != nil || len(k.devices[Legacy])+len(k.devices[V2]) == 0 {
+		return k.ends
+	}
+	inLegacy, inV2 := k.devices[Legacy], k.devices[V2]
+	for id, d := range inLegacy {
+		k.ends = append(k.ends, endpoint{id, face{device: d}, face{device: inV2[id]}})
+	}
+	for id, d := range inV2 {
+		if inLegacy[id] == nil {
+			k.ends = append(k.ends, endpoint{id: id, v2: face{device: d}})
+		}
+	}
+	slices.SortFunc(k.ends, func(a, b endpoint) int { return cmp.Compare(a.id, b.id) })
+	return k.ends
 }
 
 // seenResolution is how exactly LastSeen is kept: finer would write a device row
@@ -45,7 +77,7 @@ func (u *unit) learn(ctx context.Context, jids ...string) error {
 
 // distinct returns JIDs once each, in their order.
 func distinct(jids []string) []string {
-	if len(jids) < 2 {
+	if len(jids) < 2 || len(jids) == 2 && jids[0] != jids[1] {
 		return jids
 	}
 	seen := make(map[string]bool, len(jids))
@@ -120,7 +152,7 @@ func (u *unit) note(d Device) {
 	if k.devices[d.Version][d.Address.Device] != u.Manager.known[d.JID].devices[d.Version][d.Address.Device] { // changed before in this unit
 		u.changes.Devices = slices.DeleteFunc(u.changes.Devices, func(old Device) bool { return old.Peer == d.Peer })
 	}
-	k.devices = maps.Clone(k.devices)
+	k.devices, k.ends = maps.Clone(k.devices), nil
 	k.devices[d.Version] = maps.Clone(k.devices[d.Version])
 	k.devices[d.Version][d.Address.Device] = &d
 	u.learnt(d.JID, k)
@@ -130,7 +162,7 @@ func (u *unit) note(d Device) {
 // unnote forgets a device.
 func (u *unit) unnote(p Peer) {
 	k := *u.knows(p.JID)
-	k.devices = maps.Clone(k.devices)
+	k.devices, k.ends = maps.Clone(k.devices), nil
 	k.devices[p.Version] = maps.Clone(k.devices[p.Version])
 	delete(k.devices[p.Version], p.Address.Device)
 	u.learnt(p.JID, k)

@@ -127,7 +127,8 @@ func (m *Manager) create(ctx context.Context, jid string) error {
 	return nil
 }
 
-// forget empties the caches.
+// forget empties the caches. What is known about devices points to their sessions:
+// neither is emptied without the other.
 func (m *Manager) forget() {
 	m.sessions = make(map[Peer]*slot)
 	m.known = make(map[string]*knowledge)
@@ -167,16 +168,16 @@ func (m *Manager) unlock() { m.turn <- struct{}{} }
 // committed. It is dropped unless it is committed, and then nothing has happened.
 type unit struct {
 	*Manager
-	now      time.Time
-	changes  Changes
-	account  *account              // changed account, or nil
-	sessions map[*slot][]*Session  // changed lists of sessions; nil: none
-	known    map[string]*knowledge // changed knowledge; nil: none
-	events   []Event
-	after    []func() // run when the commit is done
-	from     Peer     // whose message is answered inside its commit
-	apart    bool     // the next message has to see this one committed
-	records  slab     // of sessions
+	now     time.Time
+	changes Changes
+	account *account              // changed account, or nil
+	slots   []*slot               // whose lists are changed
+	known   map[string]*knowledge // changed knowledge; nil: none
+	events  []Event
+	after   []func() // run when the commit is done
+	from    Peer     // whose message is answered inside its commit
+	apart   bool     // the next message has to see this one committed
+	records slab     // of sessions
 }
 
 func (m *Manager) unit() *unit {
@@ -192,6 +193,7 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	}
 	defer m.unlock()
 	u := m.unit()
+	defer u.dropLists()
 	if err := f(u); err != nil {
 		return err
 	}
@@ -222,8 +224,8 @@ func (m *Manager) work(ctx context.Context, f func(u *unit) error) error {
 	if u.account != nil {
 		m.account = u.account
 	}
-	for committed, list := range u.sessions {
-		committed.sessions = list
+	for _, s := range u.slots {
+		s.sessions = s.changed
 	}
 	maps.Copy(m.known, u.known)
 	for _, done := range u.after {
@@ -333,5 +335,7 @@ func (m *Manager) read(ctx context.Context, f func(u *unit) error) error {
 		return err
 	}
 	defer m.unlock()
-	return f(m.unit())
+	u := m.unit()
+	defer u.dropLists()
+	return f(u)
 }

@@ -22,7 +22,7 @@ func TestHeap(t *testing.T) {
 			s.peer.JID = strings.Clone(fmt.Sprintf("somebody.%05d@example.org", i))
 			s.state.Own = newPrivate(random)
 			s.state.Own.Public()
-			m.sessions[s.peer] = &slot{[]*Session{&s}}
+			m.sessions[s.peer] = &slot{sessions: []*Session{&s}}
 		}
 		each := (heap() - before) / count
 		runtime.KeepAlive(m)

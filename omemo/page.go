@@ -150,18 +150,22 @@ func isOneOf(err error, targets ...error) bool {
 
 // savepoint returns a function that undoes everything since.
 func (u *unit) savepoint() (back func()) {
-	saved := *u
+	saved, lists := *u, u.lists()
 	// Rows of these are replaced and removed in place.
 	c := &u.changes
 	c.Sessions, c.Skipped = slices.Clone(c.Sessions), slices.Clone(c.Skipped)
 	c.Devices, c.Contacts, c.Trust = slices.Clone(c.Devices), slices.Clone(c.Contacts), slices.Clone(c.Trust)
 	c.Statements = slices.Clone(c.Statements)
-	u.sessions, u.known = maps.Clone(u.sessions), maps.Clone(u.known)
+	u.known = maps.Clone(u.known)
 	if u.account != nil {
 		account := *u.account
 		u.account = &account
 	}
-	return func() { *u = saved }
+	return func() {
+		lists()
+		saved.slots = u.slots
+		*u = saved
+	}
 }
 
 // Cursor returns the position that an archive was caught up to; ok is false if

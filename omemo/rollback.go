@@ -154,7 +154,7 @@ func (u *unit) shelve(ctx context.Context) error {
 	for _, p := range peers {
 		list := u.list(p)
 		committed := u.Manager.sessions[p]
-		_, again := u.sessions[committed]
+		again := committed.by == u
 		shelved := make([]*Session, len(list))
 		for i, s := range list {
 			next := *s

@@ -18,9 +18,13 @@ func (u *unit) held(ctx context.Context, p Peer) ([]*Session, error) {
 }
 
 // slot holds the sessions with a peer as they are committed: the current one
-// first, then the archived ones, newest first. A unit of work has its own list of
-// those that it changes.
-type slot struct{ sessions []*Session }
+// first, then the archived ones, newest first. A unit of work that changes them has
+// a list of its own, until it is committed or dropped.
+type slot struct {
+	sessions []*Session
+	changed  []*Session
+	by       *unit // whose list changed is; nil: nobody's
+}
 
 // list returns the sessions with a peer that were loaded before.
 func (u *unit) list(p Peer) []*Session {
@@ -34,18 +38,45 @@ func (u *unit) cached(p Peer) (list []*Session, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	if list, changed := u.sessions[committed]; changed {
-		return list, true
+	return u.of(committed), true
+}
+
+// of returns the sessions in a slot.
+func (u *unit) of(s *slot) []*Session {
+	if s.by == u {
+		return s.changed
 	}
-	return committed.sessions, true
+	return s.sessions
 }
 
 // put changes the sessions with a peer that were loaded before.
 func (u *unit) put(s *slot, list []*Session) {
-	if u.sessions == nil {
-		u.sessions = make(map[*slot][]*Session)
+	if s.by != u {
+		u.slots = append(u.slots, s)
 	}
-	u.sessions[s] = list
+	s.changed, s.by = list, u
+}
+
+// lists returns a function that puts the lists of sessions back to what they are now.
+func (u *unit) lists() (back func()) {
+	slots, lists := slices.Clip(u.slots), make([][]*Session, len(u.slots))
+	for i, s := range slots {
+		lists[i] = s.changed
+	}
+	return func() {
+		u.dropLists()
+		for i, s := range slots {
+			u.put(s, lists[i])
+		}
+	}
+}
+
+// dropLists drops all changed lists of sessions.
+func (u *unit) dropLists() {
+	for _, s := range u.slots {
+		s.changed, s.by = nil, nil
+	}
+	u.slots = nil
 }
 
 // current returns the session that messages to the peer are sealed in, or nil.
@@ -82,7 +113,7 @@ func (u *unit) loadSessions(ctx context.Context, peers []Peer) error {
 	}
 	for _, p := range missing {
 		slices.SortFunc(read[p], order)
-		u.Manager.sessions[p] = &slot{read[p]}
+		u.Manager.sessions[p] = &slot{sessions: read[p]}
 	}
 	return nil
 }
@@ -103,16 +134,14 @@ func order(a, b *Session) int {
 }
 
 // save puts the next state of a session in its place.
-func (u *unit) save(s *Session) {
-	committed := u.Manager.sessions[s.peer]
-	list, again := u.sessions[committed]
-	if !again {
-		list = committed.sessions
-	}
-	list = slices.Clone(list)
+func (u *unit) save(s *Session) { u.saveIn(u.Manager.sessions[s.peer], s) }
+
+func (u *unit) saveIn(in *slot, s *Session) {
+	again := in.by == u
+	list := slices.Clone(u.of(in))
 	i := slices.IndexFunc(list, func(old *Session) bool { return old.id == s.id })
 	list[i] = s
-	u.put(committed, list)
+	u.put(in, list)
 	u.write(s, again)
 }
 
@@ -140,9 +169,8 @@ func (u *unit) write(s *Session, again bool) {
 // MaxArchived are dropped.
 func (u *unit) install(s *Session, byHand bool) {
 	committed := u.Manager.sessions[s.peer]
-	list := slices.Clone(u.list(s.peer))
-	_, again := u.sessions[committed]
-	again = again || len(list) > 0
+	list := slices.Clone(u.of(committed))
+	again := committed.by == u || len(list) > 0
 	if old := current(list); old != nil {
 		replaced := *old
 		replaced.archived = 1
