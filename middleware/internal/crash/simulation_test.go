@@ -166,6 +166,7 @@ func (s *simulation) heal() {
 			if d.om != nil && (round == 0 || left[d.device] != "") {
 				ok(s.t, d.quit())
 			}
+			synctest.Wait() // what it wrote at last has arrived, or could undo what it writes now
 			d.start(true)
 		}
 		for _, pause := range []time.Duration{time.Second, 10 * time.Minute} {
