@@ -26,8 +26,9 @@ func Publish(ctx context.Context, r pep.Requester, b *omemo.Bundle) error {
 
 // Fetch returns the bundle of a device, not yet verified. If there is none that
 // we may see, the error is pep.ErrNone; a bundle that cannot be read is
-// ErrMalformed. Bundles of the own account's other devices are fetched by its
-// bare JID, as any.
+// ErrMalformed. Without a JID the device is one of the own account, and
+// pep.ErrNone says for certain that it has no bundle. Bundles to encrypt with are
+// fetched by the bare JID there, too, as any.
 func Fetch(ctx context.Context, r pep.Requester, device omemo.Address, v omemo.Version) (omemo.Bundle, error) {
 	node := Node(v, device.Device)
 	var found pep.Item

@@ -35,12 +35,18 @@ func Publish(ctx context.Context, r pep.Requester, l List) error {
 
 // Fetch returns an account's list; the empty account is our own. If there is
 // none that we may see, the error is pep.ErrNone: an account without devices, as
-// far as we are concerned.
+// far as we are concerned. Of our own account it says for certain that there is
+// none, so that a new one takes nothing's place.
 func Fetch(ctx context.Context, r pep.Requester, account string, v omemo.Version) (List, error) {
 	found, err := pep.Fetch(ctx, r, account, Node(v), item)
-	if errors.Is(err, pep.ErrNone) && v == omemo.Legacy {
-		// Old clients chose other ids.
-		found, err = pep.Newest(ctx, r, account, Node(v))
+	if errors.Is(err, pep.ErrNone) && (v == omemo.Legacy || account == "") {
+		// Old clients of legacy chose other ids. And of a node whose items it cannot
+		// read, Prosody says that it has no such item, but nothing if it is asked for
+		// the newest.
+		newest, e := pep.Newest(ctx, r, account, Node(v))
+		if e != nil || v == omemo.Legacy || newest.ID == item {
+			found, err = newest, e
+		}
 	}
 	if err != nil {
 		return List{}, fmt.Errorf("devicelist: %w", err)

@@ -29,9 +29,10 @@ func (s *script) Request(_ context.Context, iq *stanza.Element) (*stanza.Element
 }
 
 const (
-	done     = `<iq xmlns='jabber:client' type='result'/>`
-	notFound = `<iq xmlns='jabber:client' type='error'><error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`
-	down     = `<iq xmlns='jabber:client' type='error'><error type='wait'><remote-server-timeout xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`
+	done      = `<iq xmlns='jabber:client' type='result'/>`
+	notFound  = `<iq xmlns='jabber:client' type='error'><error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`
+	forbidden = `<iq xmlns='jabber:client' type='error'><error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`
+	down      = `<iq xmlns='jabber:client' type='error'><error type='wait'><remote-server-timeout xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`
 )
 
 func items(inner string) string {
@@ -104,9 +105,41 @@ func TestFetch(t *testing.T) {
 			}
 		})
 	}
-	s := &script{t: t, replies: []string{down}}
-	if _, err := Fetch(t.Context(), s, "", omemo.Legacy); err == nil || errors.Is(err, pep.ErrNone) {
-		t.Errorf("error %v", err)
+}
+
+// That our own account has no list is said for certain, or not at all.
+func TestFetchOwn(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		version omemo.Version
+		replies []string
+		want    []Device
+		none    bool
+	}{
+		{"omemo:2", omemo.V2, []string{items(`<item id='current'>` + v2List + `</item>`)}, ids(1), false},
+		{"omemo:2, none", omemo.V2, []string{notFound, notFound}, nil, true},
+		{"omemo:2, empty node", omemo.V2, []string{items(``), items(``)}, nil, true},
+		{"omemo:2, another id", omemo.V2, []string{items(``), items(`<item id='1'>` + v2List + `</item>`)}, nil, true},
+		{"omemo:2, published just now", omemo.V2, []string{notFound, items(`<item id='current'>` + v2List + `</item>`)}, ids(1), false},
+		{"omemo:2, cannot be read", omemo.V2, []string{notFound, down}, nil, false},
+		{"omemo:2, not visible", omemo.V2, []string{forbidden}, nil, false},
+		{"omemo:2, down", omemo.V2, []string{down}, nil, false},
+		{"legacy", omemo.Legacy, []string{items(`<item id='current'>` + legacyList + `</item>`)}, ids(1), false},
+		{"legacy, none", omemo.Legacy, []string{notFound, notFound}, nil, true},
+		{"legacy, cannot be read", omemo.Legacy, []string{notFound, down}, nil, false},
+		{"legacy, not visible", omemo.Legacy, []string{forbidden}, nil, false},
+		{"legacy, down", omemo.Legacy, []string{down}, nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &script{t: t, replies: c.replies}
+			l, err := Fetch(t.Context(), s, "", c.version)
+			if (err == nil) != (c.want != nil) || errors.Is(err, pep.ErrNone) != c.none || !reflect.DeepEqual(l.Devices, c.want) {
+				t.Errorf("got %+v, %v", l, err)
+			}
+			if len(s.asked) != len(c.replies) {
+				t.Errorf("asked %s", s.asked)
+			}
+		})
 	}
 }
 

@@ -54,6 +54,9 @@ func (l *link) publishBundle(ctx context.Context, v omemo.Version, list deviceli
 		theirs, err := bundle.Fetch(ctx, l, l.own(), v)
 		if err == nil {
 			theirs.Owner = ours.Owner
+			if err := l.compareLate(ctx, &theirs); err != nil {
+				return err
+			}
 			if theirs.SameKeys(ours) && theirs.Verify() == nil {
 				break
 			}

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -175,7 +176,7 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 	}
 	if k.account == l.m.own.JID {
 		l.overlap.event(l.directory.heard(k), change.List)
-		if !change.List.Contains(l.m.own.Device()) {
+		if served := !errors.Is(l.m.Withdrawn(k.version), ErrPurged); change.List.Contains(l.m.own.Device()) != served {
 			l.directory.doubt(k)
 		}
 	}

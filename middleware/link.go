@@ -54,6 +54,9 @@ type link struct {
 	answers   buckets
 	// publishing says which bundles could not be published; it is the worker's.
 	publishing map[omemo.Version]attempts
+	// uncompared are the versions whose bundle could not be read when the store was
+	// compared with what is published.
+	uncompared map[omemo.Version]bool
 
 	confirmed broadcast // a session was confirmed
 	unheard   unheard
@@ -78,6 +81,7 @@ func newLink(ctx context.Context, m *Middleware, session *xmpp.Session) (*link, 
 		control: make(chan *stanza.Element, controlQueue),
 
 		publishing: make(map[omemo.Version]attempts),
+		uncompared: make(map[omemo.Version]bool),
 	}
 	l.life, l.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	l.ctx, l.cancel = context.WithCancel(l.life)

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"example.org/omellium/omemo"
@@ -85,18 +86,24 @@ func (l *link) behind(ctx context.Context, a *arrival, p omemo.Peer, element *st
 	return false, nil
 }
 
-// fellBack gives the sending state up in the middle of a connection. What waits
-// to leave was sealed with it; so the stream ends, and the program connects
-// again.
+// fellBack is fallBack for those who have nothing to stop.
 func (l *link) fellBack(ctx context.Context) {
-	done, err := l.quarantine(ctx)
-	if err != nil {
+	if err := l.fallBack(ctx); err != nil && !errors.Is(err, ErrRolledBack) {
 		l.trouble(err)
-		return
 	}
-	if done {
-		l.front.Fail(fmt.Errorf("%w: connect again", ErrRolledBack))
+}
+
+// fallBack gives the sending state up in the middle of a connection. What waits
+// to leave was sealed with it; so the stream ends, with ErrRolledBack, and the
+// program connects again.
+func (l *link) fallBack(ctx context.Context, published ...*omemo.Bundle) error {
+	done, err := l.quarantine(ctx, published...)
+	if err != nil || !done {
+		return err
 	}
+	err = fmt.Errorf("%w: connect again", ErrRolledBack)
+	l.front.Fail(err)
+	return err
 }
 
 // quarantine gives the sending state up, unless that was done within a day, and

@@ -33,7 +33,8 @@ type ownList struct {
 	heard uint64
 }
 
-// ownList fetches our own list of a version; none is an empty one.
+// ownList fetches our own list of a version; none is an empty one. One that the
+// server does not let us see is an error: what we publish takes its place.
 func (l *link) ownList(ctx context.Context, v omemo.Version) (ownList, error) {
 	own := ownList{heard: l.directory.heard(listKey{l.m.own.JID, v})}
 	var err error

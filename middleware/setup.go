@@ -10,6 +10,7 @@ import (
 
 	"example.org/omellium/bundle"
 	"example.org/omellium/omemo"
+	"example.org/omellium/stanza/pep"
 )
 
 // setUp brings our own device in order: its id is ours alone, its bundles are
@@ -96,14 +97,22 @@ func (l *link) claim(ctx context.Context, lists map[omemo.Version]ownList) error
 	if err != nil {
 		return err
 	}
+	var unread error
 	for _, v := range omemo.Versions() {
 		b, err := bundle.Fetch(ctx, l, l.own(), v)
-		if err != nil {
+		switch {
+		case errors.Is(err, pep.ErrNone), errors.Is(err, bundle.ErrMalformed):
+			continue
+		case err != nil:
+			unread = err
 			continue
 		}
 		if f, err := b.Fingerprint(); err == nil && f == mine {
 			return nil // it is ours: an earlier attempt came this far
 		}
+	}
+	if unread != nil {
+		return unread
 	}
 	if err := l.m.manager.Renumber(ctx, taken); err != nil {
 		return err
@@ -127,7 +136,10 @@ func (l *link) checkRollback(ctx context.Context) error {
 	for _, v := range omemo.Versions() {
 		b, err := bundle.Fetch(ctx, l, l.own(), v)
 		if err != nil {
-			continue // publishing will show what is wrong
+			// Publishing will show what is wrong, and nothing takes the place of what
+			// could not be read before it was compared: see publishBundle.
+			l.uncompared[v] = !errors.Is(err, pep.ErrNone) && !errors.Is(err, bundle.ErrMalformed)
+			continue
 		}
 		b.Owner = l.m.own.Address()
 		published = append(published, &b)
@@ -141,6 +153,22 @@ func (l *link) checkRollback(ctx context.Context) error {
 		return nil
 	}
 	_, err = l.quarantine(ctx, published...)
+	return err
+}
+
+// compareLate is checkRollback for a bundle of our own that could not be read
+// before.
+func (l *link) compareLate(ctx context.Context, b *omemo.Bundle) error {
+	if !l.uncompared[b.Version] {
+		return nil
+	}
+	ahead, err := l.m.manager.Ahead(ctx, b)
+	if ahead {
+		err = l.fallBack(ctx, b)
+	}
+	if err == nil {
+		delete(l.uncompared, b.Version)
+	}
 	return err
 }
 

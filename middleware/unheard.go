@@ -26,6 +26,15 @@ func (u *unheard) published(v omemo.Version) {
 	}
 }
 
+// untold notes that a list could not be published again.
+func (u *unheard) untold(v omemo.Version) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !slices.Contains(u.versions, v) {
+		u.versions = append(u.versions, v)
+	}
+}
+
 // available notes that presence was sent, and reports whether a list is to be
 // published again.
 func (u *unheard) available() bool {
@@ -52,6 +61,7 @@ func (l *link) tell(ctx context.Context) error {
 	var failures []error
 	for _, v := range l.unheard.due() {
 		if err := l.tellOf(ctx, v); err != nil {
+			l.unheard.untold(v)
 			failures = append(failures, err)
 		}
 	}
@@ -59,6 +69,9 @@ func (l *link) tell(ctx context.Context) error {
 }
 
 func (l *link) tellOf(ctx context.Context, v omemo.Version) error {
+	if l.m.Withdrawn(v) != nil {
+		return nil // published when it comes back
+	}
 	list, err := l.ownList(ctx, v)
 	if err != nil {
 		return err

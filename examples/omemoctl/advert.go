@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"mellium.im/xmpp"
-	xmppstanza "mellium.im/xmpp/stanza"
 
 	"example.org/omellium/bundle"
 	"example.org/omellium/devicelist"
@@ -54,7 +53,7 @@ func announced(ctx context.Context, r pep.Requester, m *omemo.Manager) (omemo.Ad
 		switch {
 		case e == nil || errors.Is(e, bundle.ErrMalformed):
 			a.Versions = append(a.Versions, v)
-		case !absent(e):
+		case !errors.Is(e, pep.ErrNone):
 			return a, fmt.Errorf("whether %s is served is not known: %w", v, e)
 		case unread(err):
 			return a, fmt.Errorf("whether %s is served is not known: %w", v, err)
@@ -67,7 +66,7 @@ func announced(ctx context.Context, r pep.Requester, m *omemo.Manager) (omemo.Ad
 }
 
 // readList returns our list of a version and all items of its node. An error is not
-// absent only because one question finds nothing: of a node whose items it cannot read,
+// pep.ErrNone only because one question finds nothing: of a node whose items it cannot read,
 // Prosody says that it has no such item, and nothing if it is asked for all.
 func readList(ctx context.Context, r pep.Requester, v omemo.Version) (devicelist.List, []pep.Item, error) {
 	none := devicelist.List{Version: v}
@@ -82,11 +81,11 @@ func readList(ctx context.Context, r pep.Requester, v omemo.Version) (devicelist
 	return list, items, err
 }
 
-// readBundle returns our own bundle of a version; an error is absent as that of
+// readBundle returns our own bundle of a version; an error is pep.ErrNone as that of
 // readList.
 func readBundle(ctx context.Context, r pep.Requester, own omemo.DeviceID, v omemo.Version) (omemo.Bundle, error) {
 	b, err := bundle.Fetch(ctx, r, omemo.Address{Device: own}, v)
-	if absent(err) {
+	if errors.Is(err, pep.ErrNone) {
 		if _, e := pep.Items(ctx, r, "", bundle.Node(v, own)); unread(e) {
 			return b, e
 		}
@@ -94,17 +93,10 @@ func readBundle(ctx context.Context, r pep.Requester, own omemo.DeviceID, v omem
 	return b, err
 }
 
-// absent reports whether the server has said that there is no such node or item of
-// ours. That we may not see it, or that it cannot be had now, says no such thing.
-func absent(err error) bool {
-	e, refused := errors.AsType[*pep.Error](err)
-	return errors.Is(err, pep.ErrNone) && (!refused || e.Condition == xmppstanza.ItemNotFound)
-}
-
 // unread reports whether the error of fetching a device list or a bundle leaves
 // open what the server has.
 func unread(err error) bool {
-	return err != nil && !absent(err) && !malformed(err)
+	return err != nil && !errors.Is(err, pep.ErrNone) && !malformed(err)
 }
 
 // malformed reports whether what was read is no device list, or no bundle.

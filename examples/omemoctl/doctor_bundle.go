@@ -8,6 +8,7 @@ import (
 
 	"example.org/omellium/bundle"
 	"example.org/omellium/omemo"
+	"example.org/omellium/stanza/pep"
 )
 
 // bundle checks our bundle as others get it.
@@ -19,7 +20,7 @@ func (d *doctor) bundle(ctx context.Context, v omemo.Version) error {
 	}
 	if !d.serves(v) {
 		fault := ""
-		if !absent(err) {
+		if !errors.Is(err, pep.ErrNone) {
 			fault = "there is one, but its program does not serve this version"
 		}
 		d.add("bundle withdrawn", v, fault, func(ctx context.Context) error { return bundle.Retract(ctx, d.pep, v, d.own.Device) })

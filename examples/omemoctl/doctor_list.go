@@ -86,7 +86,7 @@ func (d *doctor) entry(v omemo.Version, list devicelist.List) {
 // device as it has to stand there.
 func (d *doctor) rewrite(ctx context.Context, v omemo.Version, change func([]devicelist.Device) []devicelist.Device) error {
 	list, _, err := readList(ctx, d.pep, v)
-	if err != nil && !absent(err) {
+	if err != nil && !errors.Is(err, pep.ErrNone) {
 		return err
 	}
 	if change != nil {
@@ -110,7 +110,7 @@ func (d *doctor) remake(ctx context.Context, v omemo.Version) error {
 	if _, _, err := readList(ctx, d.pep, v); !unread(err) {
 		return d.rewrite(ctx, v, nil) // it can be read by now
 	}
-	if err := pep.Delete(ctx, d.pep, devicelist.Node(v)); err != nil && !absent(err) {
+	if err := pep.Delete(ctx, d.pep, devicelist.Node(v)); err != nil && !errors.Is(err, pep.ErrNone) {
 		return err
 	}
 	return d.rewrite(ctx, v, nil)
@@ -147,7 +147,7 @@ func (d *doctor) publish(ctx context.Context, list devicelist.List) error {
 func (d *doctor) retract(ctx context.Context, node string, ids []string) error {
 	var failures []error
 	for _, id := range ids {
-		if err := pep.Retract(ctx, d.pep, node, id); err != nil && !absent(err) {
+		if err := pep.Retract(ctx, d.pep, node, id); err != nil && !errors.Is(err, pep.ErrNone) {
 			failures = append(failures, err)
 		}
 	}

@@ -33,7 +33,7 @@ func (d *doctor) others(ctx context.Context, v omemo.Version, list devicelist.Li
 		if other.ID == d.own.Device {
 			continue
 		}
-		b, err := bundle.Fetch(ctx, d.pep, omemo.Address{JID: d.own.JID, Device: other.ID}, v)
+		b, err := bundle.Fetch(ctx, d.pep, omemo.Address{Device: other.ID}, v)
 		if unread(err) {
 			hidden = errors.Join(hidden, fmt.Errorf("device %d: %w", other.ID, err))
 			continue

@@ -10,7 +10,8 @@ import (
 )
 
 // ErrNone: the account has no such node or item, or does not let us see it,
-// which comes to the same.
+// which comes to the same. Of the own account it says for certain that there is
+// none: see isAbsent.
 var ErrNone = errors.New("pep: no such item")
 
 // Error is the error reply of a server.
@@ -20,6 +21,9 @@ type Error struct {
 	// App holds the names of the application's conditions, of which
 	// those of XEP-0060 are the ones of interest: "precondition-not-met".
 	App []string
+	// Unsupported is the feature that XEP-0060 names as missing:
+	// "persistent-items".
+	Unsupported string
 }
 
 func (e *Error) Error() string {
@@ -48,6 +52,9 @@ func parseError(reply *stanza.Element) *Error {
 				}
 			case NSErrors:
 				e.App = append(e.App, c.Name.Local)
+				if c.Name.Local == "unsupported" {
+					e.Unsupported, _ = c.Attribute("feature")
+				}
 			}
 		}
 	}
@@ -66,6 +73,17 @@ func isNone(err error) bool {
 		xmppstanza.ServiceUnavailable,
 		xmppstanza.FeatureNotImplemented,
 	}, e.Condition) || ok && slices.Contains(e.App, "closed-node")
+}
+
+// isAbsent reports whether a fetch from the own account failed in a way that says
+// that there is nothing: the node does not exist, or keeps no items (XEP-0060,
+// section 6.5.9). All else leaves open what the server has, and whoever published
+// in its place might write over it. That we may not see what is ours is a fault of
+// the server, and service-unavailable may last for a moment only.
+func isAbsent(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Condition == xmppstanza.ItemNotFound ||
+		e.Condition == xmppstanza.FeatureNotImplemented && e.Unsupported == "persistent-items")
 }
 
 // isPrecondition reports whether a node exists with other options than those

@@ -17,7 +17,8 @@ type Item struct {
 }
 
 // Fetch returns the item of the given id. If there is none that we may see, the
-// error is ErrNone. An item of another id is never returned.
+// error is ErrNone. An item of another id is never returned. The empty account is
+// our own.
 func Fetch(ctx context.Context, r Requester, account, node, id string) (Item, error) {
 	query := stanza.NewElement(NS, "items", stanza.NewElement(NS, "item").SetAttribute("id", id))
 	items, err := fetch(ctx, r, account, node, query)
@@ -58,7 +59,7 @@ func fetch(ctx context.Context, r Requester, account, node string, query *stanza
 	query.SetAttribute("node", node)
 	reply, err := request(ctx, r, xmppstanza.GetIQ, account, stanza.NewElement(NS, "pubsub", query))
 	switch {
-	case isNone(err):
+	case account == "" && isAbsent(err), account != "" && isNone(err):
 		return nil, fmt.Errorf("%w: %w", ErrNone, err)
 	case err != nil:
 		return nil, fmt.Errorf("pep: fetching %s: %w", node, err)

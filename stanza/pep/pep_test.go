@@ -208,7 +208,13 @@ func TestRetractAndDelete(t *testing.T) {
 	}
 }
 
+// unsupported is an error that names a feature of XEP-0060.
+func unsupported(feature string) string {
+	return strings.Replace(failed("cancel", "feature-not-implemented", "unsupported"), "<unsupported ", "<unsupported feature='"+feature+"' ", 1)
+}
+
 // Attacks B4 and B12: nothing that we may see, and items that were not asked for.
+// Of the own account, which newest asks, nothing that we may see is not nothing.
 func TestFetch(t *testing.T) {
 	fetch := func(ctx context.Context, r Requester) (Item, error) { return Fetch(ctx, r, "a@x.org", "n", "i") }
 	newest := func(ctx context.Context, r Requester) (Item, error) { return Newest(ctx, r, "", "n") }
@@ -230,11 +236,13 @@ func TestFetch(t *testing.T) {
 		{"no pubsub", ok, "none", "none"},
 		{"items of another namespace", result(`<items node='n'><item xmlns='urn:x' id='i'><p/></item></items>`), "none", "none"},
 		{"item-not-found", failed("cancel", "item-not-found"), "none", "none"},
-		{"forbidden, prosody 0.12", failed("auth", "forbidden"), "none", "none"},
-		{"presence needed, ejabberd", failed("auth", "not-authorized", "presence-subscription-required"), "none", "none"},
-		{"whitelist", failed("cancel", "not-allowed", "closed-node"), "none", "none"},
-		{"no account", failed("cancel", "service-unavailable"), "none", "none"},
-		{"no pubsub at all", failed("cancel", "feature-not-implemented"), "none", "none"},
+		{"forbidden, prosody 0.12", failed("auth", "forbidden"), "none", "error"},
+		{"presence needed, ejabberd", failed("auth", "not-authorized", "presence-subscription-required"), "none", "error"},
+		{"whitelist", failed("cancel", "not-allowed", "closed-node"), "none", "error"},
+		{"no account", failed("cancel", "service-unavailable"), "none", "error"},
+		{"no pubsub at all", failed("cancel", "feature-not-implemented"), "none", "error"},
+		{"items are not kept", unsupported("persistent-items"), "none", "none"},
+		{"items cannot be asked for", unsupported("retrieve-items"), "none", "error"},
 		{"not allowed otherwise", failed("cancel", "not-allowed"), "error", "error"},
 		{"server down", failed("wait", "remote-server-timeout"), "error", "error"},
 		{"server unknown", failed("cancel", "remote-server-not-found"), "error", "error"},
@@ -275,11 +283,12 @@ func TestError(t *testing.T) {
 		in, message string
 		want        Error
 	}{
-		{precondition, "pep: conflict (precondition-not-met)", Error{"cancel", "conflict", []string{"precondition-not-met"}}},
-		{failed("auth", "forbidden"), "pep: forbidden", Error{"auth", "forbidden", nil}},
-		{failed("wait", "x", "a", "b"), "pep: x (a, b)", Error{"wait", "x", []string{"a", "b"}}},
-		{`<iq xmlns='jabber:client'/>`, "pep: undefined-condition", Error{"", xmppstanza.UndefinedCondition, nil}},
-		{`<iq xmlns='jabber:client'><error type='wait'><forbidden xmlns='urn:x'/></error></iq>`, "pep: undefined-condition", Error{"wait", xmppstanza.UndefinedCondition, nil}},
+		{precondition, "pep: conflict (precondition-not-met)", Error{"cancel", "conflict", []string{"precondition-not-met"}, ""}},
+		{failed("auth", "forbidden"), "pep: forbidden", Error{"auth", "forbidden", nil, ""}},
+		{failed("wait", "x", "a", "b"), "pep: x (a, b)", Error{"wait", "x", []string{"a", "b"}, ""}},
+		{unsupported("persistent-items"), "pep: feature-not-implemented (unsupported)", Error{"cancel", "feature-not-implemented", []string{"unsupported"}, "persistent-items"}},
+		{`<iq xmlns='jabber:client'/>`, "pep: undefined-condition", Error{"", xmppstanza.UndefinedCondition, nil, ""}},
+		{`<iq xmlns='jabber:client'><error type='wait'><forbidden xmlns='urn:x'/></error></iq>`, "pep: undefined-condition", Error{"wait", xmppstanza.UndefinedCondition, nil, ""}},
 	} {
 		got := parseError(element(t, c.in))
 		if !reflect.DeepEqual(*got, c.want) || got.Error() != c.message {
