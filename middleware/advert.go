@@ -151,14 +151,17 @@ func (l *link) entry(ctx context.Context, list devicelist.List) (devicelist.Devi
 	if list.Version != omemo.V2 || l.m.config.Label == "" {
 		return own, nil
 	}
-	b, err := l.m.manager.Bundle(ctx, omemo.V2)
-	if err != nil {
-		return own, err
-	}
 	for _, d := range list.Devices {
+		if d.ID != own.ID || d.Label != l.m.config.Label {
+			continue
+		}
+		b, err := l.m.manager.Bundle(ctx, omemo.V2)
+		if err != nil {
+			return own, err
+		}
 		known := omemo.Device{Peer: b.Peer(), Identity: b.IdentityKey, Label: d.Label}
 		copy(known.LabelSignature[:], d.LabelSig)
-		if d.ID == own.ID && known.VerifiedLabel() == l.m.config.Label {
+		if known.VerifiedLabel() == d.Label {
 			return d, nil
 		}
 	}
@@ -184,10 +187,14 @@ type attempts struct {
 }
 
 // republish does the owed work of publishing a bundle, with growing pauses while
-// it fails. A version that stays withdrawn is no failure.
+// it fails. A version that stays withdrawn is no failure. One that is not served
+// owes nothing: if it is again, Wrap publishes its bundle.
 func (l *link) republish(ctx context.Context, v omemo.Version) error {
+	if errors.Is(l.m.Withdrawn(v), ErrPurged) {
+		return l.m.manager.Strike(ctx, omemo.OwedID{Kind: omemo.OwedBundle, Peer: omemo.Peer{Version: v}})
+	}
 	past := l.publishing[v]
-	if time.Now().Before(past.after) || errors.Is(l.m.Withdrawn(v), ErrPurged) {
+	if time.Now().Before(past.after) {
 		return nil
 	}
 	list, err := l.ownList(ctx, v)

@@ -127,7 +127,9 @@ func (l *link) replace(ctx context.Context, p omemo.Peer, bundles []*omemo.Bundl
 
 // Prepare fetches the device lists of accounts and the bundles that the next
 // message to them will need, so that it leaves at once: when a chat is opened, or
-// for contacts whose presence we do not see and whose lists no event brings.
+// for contacts whose presence we do not see and whose lists no event brings. It does
+// so until the contact's next presence, after which its lists are asked for again,
+// or the next event about its lists, which may name devices that are new.
 func (m *Middleware) Prepare(ctx context.Context, accounts ...jid.JID) error {
 	l, err := m.ready(ctx)
 	if err != nil {

@@ -3,6 +3,7 @@ package middleware_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"example.org/omellium/middleware"
 	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
+	"example.org/omellium/stanza/pep"
 )
 
 // A bundle that cannot be published anew is tried again with growing pauses,
@@ -75,6 +77,47 @@ func TestBundleIsRepublishedWithPauses(t *testing.T) {
 				}
 				if !listed(t, stranger, romeo, omemo.V2).Contains(own.Device) {
 					t.Error("not on the list")
+				}
+			})
+		})
+	}
+}
+
+// A version that is not served owes no bundle, whatever becomes of its keys; it has
+// one when it is served again.
+func TestUnservedVersionOwesNoBundle(t *testing.T) {
+	for _, unserved := range omemo.Versions() {
+		t.Run(unserved.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := network(t, romeo)
+				stranger := client(t, srv, romeo)
+				p := connected(t, srv, romeo, middleware.Config{Versions: []omemo.Version{otherVersion(unserved)}})
+				own := omemo.Address{JID: romeo, Device: device(t, p)}
+				for range 2 {
+					synctest.Wait()
+					rows, err := p.om.Manager().Owed(t.Context())
+					if err != nil || len(rows) > 0 {
+						t.Errorf("owed: %+v, %v", rows, err)
+					}
+					if _, err := bundle.Fetch(t.Context(), stranger, own, unserved); !errors.Is(err, pep.ErrNone) {
+						t.Errorf("bundle: %v", err)
+					}
+					ok(t, p.om.Rotate(t.Context())) // owes both
+					time.Sleep(15 * time.Minute)
+				}
+				p.om.Close()
+				q := load(t, romeo, middleware.Config{Store: reopened(p.store)}).attach(login(t, srv, romeo), nil)
+				b, err := bundle.Fetch(t.Context(), stranger, own, unserved)
+				if err == nil {
+					err = b.Verify()
+				}
+				if err != nil || !listed(t, stranger, romeo, unserved).Contains(own.Device) || device(t, q) != own.Device || b.SignedPreKeyID != 3 {
+					t.Errorf("served again: bundle %v with signed pre key %d, list %v", err, b.SignedPreKeyID, listed(t, stranger, romeo, unserved))
+				}
+				synctest.Wait()
+				rows, err := q.om.Manager().Owed(t.Context())
+				if err != nil || len(rows) > 0 {
+					t.Errorf("owed at last: %+v, %v", rows, err)
 				}
 			})
 		})

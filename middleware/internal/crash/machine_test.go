@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"example.org/omellium/omemo"
+	"example.org/omellium/omemo/memstore"
 )
 
 // errCrash is what a program gets to see of its own death.
@@ -209,6 +210,14 @@ func call[T any](d *disk, k kind, below func() (T, error)) (T, error) {
 	return none, fmt.Errorf("%w: %w", errCrash, omemo.ErrClosed)
 }
 
+// Lost is that of the store below: nil, which says nothing ever, if it has none.
+func (d *disk) Lost() <-chan struct{} {
+	if s, ok := d.Store.(interface{ Lost() <-chan struct{} }); ok {
+		return s.Lost()
+	}
+	return nil
+}
+
 func (d *disk) Load(ctx context.Context) (omemo.State, error) {
 	return call(d, read, func() (omemo.State, error) { return d.Store.Load(ctx) })
 }
@@ -291,5 +300,17 @@ func TestEveryCallIsNumbered(t *testing.T) {
 				t.Errorf("%v, want %v", err, errCrash)
 			}
 		})
+	}
+}
+
+// A program that has lost its store to another on the same disk learns of it.
+func TestLostStoreIsTold(t *testing.T) {
+	below := memstore.New(romeo)
+	d := &disk{Store: below, m: &machine{}}
+	below.Reopen()
+	select {
+	case <-d.Lost():
+	default:
+		t.Error("the store was lost, and nobody is told")
 	}
 }
