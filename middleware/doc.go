@@ -35,7 +35,7 @@
 // ask.go asks about undecided devices, decide.go and trustmessage.go decide
 // about keys and tell others; directory.go keeps device lists, resources.go says
 // when one may have changed unheard; setup.go,
-// advert.go, ownlist.go, withdraw.go, reannounce.go, overlap.go and unheard.go
+// advert.go, ownlist.go, withdraw.go, leaving.go, reannounce.go, overlap.go and unheard.go
 // bring our own device in order and keep it so, life.go, prune.go, revoke.go,
 // optout.go and catchup.go are what an application may do with it and others;
 // worker.go does what is owed; inbox.go and outbox.go are what survives a crash; archiverun.go

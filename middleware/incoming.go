@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"example.org/omellium/devicelist"
 	"example.org/omellium/omemo"
@@ -176,8 +177,11 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 	}
 	if k.account == l.m.own.JID {
 		l.overlap.event(l.directory.heard(k), change.List)
-		if served := !errors.Is(l.m.Withdrawn(k.version), ErrPurged); change.List.Contains(l.m.own.Device()) != served {
+		switch listed := change.List.Contains(l.m.own.Device()); {
+		case !listed:
 			l.directory.doubt(k)
+		case errors.Is(l.m.Withdrawn(k.version), ErrPurged):
+			l.leaving.note(k.version, time.Time{})
 		}
 	}
 	signal(l.wake) // a device that lists both versions now may be owed an invitation

@@ -61,6 +61,7 @@ type link struct {
 	confirmed broadcast // a session was confirmed
 	unheard   unheard
 	overlap   overlap
+	leaving   leaving
 
 	wake    chan struct{} // for the worker: something is owed
 	marked  chan struct{} // for the flusher: something was marked

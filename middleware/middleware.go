@@ -34,6 +34,7 @@ type Middleware struct {
 
 	wrapping sync.Mutex // one Wrap at a time
 	answers  limiter    // re-announcements of our own device
+	leaves   limiter    // of lists on which our device stands again
 	doubts   limiter    // of our own device lists
 	traces   traces
 }
@@ -48,7 +49,12 @@ func New(ctx context.Context, c Config) (*Middleware, error) {
 	if err != nil {
 		return nil, fmt.Errorf("middleware: %w", err)
 	}
-	m := &Middleware{config: c, manager: manager, answers: limiter{limit: reannounceLimit, window: reannounceWindow}, doubts: limiter{limit: 1, window: doubtPause}}
+	m := &Middleware{
+		config: c, manager: manager,
+		answers: limiter{limit: reannounceLimit, window: reannounceWindow},
+		leaves:  limiter{limit: reannounceLimit, window: reannounceWindow},
+		doubts:  limiter{limit: 1, window: doubtPause},
+	}
 	for _, v := range omemo.Versions() {
 		if c.Versions != nil && !slices.Contains(c.Versions, v) {
 			m.setWithdrawn(v, ErrPurged)

@@ -129,17 +129,6 @@ func (m *Middleware) PurgeVersion(ctx context.Context, v omemo.Version) error {
 	return m.manager.ForgetVersion(ctx, v)
 }
 
-// unserve takes our device off the list of a version, with its bundle. If the list
-// cannot be read or written now, the worker tries again: see staysUnserved.
-func (l *link) unserve(ctx context.Context, v omemo.Version) error {
-	l.endVersion(v)
-	if err := l.unlist(ctx, v, l.m.own.Device()); err != nil {
-		l.directory.doubt(listKey{l.m.own.JID, v})
-		return err
-	}
-	return bundle.Retract(ctx, l, v, l.m.own.Device())
-}
-
 // endVersion notes that a version is not served any more, and tells so once.
 func (l *link) endVersion(v omemo.Version) {
 	if l.m.setWithdrawn(v, ErrPurged) {

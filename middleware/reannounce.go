@@ -38,6 +38,7 @@ func (l *link) doubtOwnLists() {
 func (l *link) reannounce(ctx context.Context) error {
 	var failures []error
 	for _, v := range omemo.Versions() {
+		failures = append(failures, l.leave(ctx, v))
 		err := l.reannounceIn(ctx, v)
 		// What reads back otherwise may be another client's list by now: the next
 		// look says.
@@ -47,19 +48,6 @@ func (l *link) reannounce(ctx context.Context) error {
 		failures = append(failures, err)
 	}
 	return errors.Join(failures...)
-}
-
-// staysUnserved takes our device off a list on which it stands although the version
-// is not served any more: the list could not be read when that was to be done, or
-// another client has put it back.
-func (l *link) staysUnserved(ctx context.Context, list ownList) error {
-	if !errors.Is(l.m.Withdrawn(list.Version), ErrPurged) || !list.Contains(l.m.own.Device()) {
-		return nil
-	}
-	if allowed, _ := l.m.answers.allow(); !allowed {
-		return nil
-	}
-	return l.unserve(ctx, list.Version)
 }
 
 func (l *link) reannounceIn(ctx context.Context, v omemo.Version) error {
@@ -75,9 +63,6 @@ func (l *link) reannounceIn(ctx context.Context, v omemo.Version) error {
 			return nil
 		case err == nil:
 			err = l.keepList(ctx, list)
-		}
-		if err == nil {
-			err = l.staysUnserved(ctx, list)
 		}
 		if err == nil {
 			l.overlap.settled(list)

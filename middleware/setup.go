@@ -55,6 +55,8 @@ func (l *link) advertiseAll(ctx context.Context, lists map[omemo.Version]ownList
 			err = l.withdraw(ctx, v, unread[v])
 		case !unserved:
 			err = l.advertise(ctx, v, lists[v])
+		case unread[v] != nil:
+			l.leaving.note(v, time.Now())
 		case lists[v].Contains(l.m.own.Device()):
 			err = l.unserve(ctx, v)
 		}

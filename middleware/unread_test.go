@@ -139,7 +139,7 @@ func TestAnUnseenOwnListIsNotWrittenOver(t *testing.T) {
 			})
 		}, true},
 		{"removed from it", online, func(t *testing.T, srv *xmpptest.Server, p *program, _ *xmpp.Session, v omemo.Version) {
-			ok(t, srv.Publish(romeo, devicelist.Node(v), "current", string(devicelist.List{Version: v, Devices: []devicelist.Device{{ID: other}}}.Element().AppendXML(nil))))
+			ok(t, srv.Publish(romeo, devicelist.Node(v), "current", listOf(v, other)))
 			withdrawn(t, p, v)
 		}, true},
 		{"PurgeVersion", online, func(t *testing.T, _ *xmpptest.Server, p *program, _ *xmpp.Session, v omemo.Version) {
@@ -176,7 +176,7 @@ func TestAnUnseenOwnListIsNotWrittenOver(t *testing.T) {
 						srv := network(t, romeo)
 						reader := client(t, srv, romeo)
 						for _, each := range omemo.Versions() {
-							ok(t, devicelist.Publish(t.Context(), reader, devicelist.List{Version: each, Devices: []devicelist.Device{{ID: other}}}))
+							ok(t, srv.Publish(romeo, devicelist.Node(each), "current", listOf(each, other)))
 						}
 						p := at.enters(t, srv, middleware.Config{}, v)
 						var session *xmpp.Session
@@ -214,6 +214,41 @@ func TestAnUnseenOwnListIsNotWrittenOver(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A device that another client puts back on the list of a version that is not served
+// is taken off again, but not for ever.
+func TestPutBackOnAListThatIsNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := network(t, romeo)
+		reader := client(t, srv, romeo)
+		p := connected(t, srv, romeo, middleware.Config{Versions: []omemo.Version{omemo.Legacy}})
+		own := device(t, p)
+		list := devicelist.List{Version: omemo.V2, Devices: []devicelist.Device{{ID: 7}, {ID: own}}}
+		back := 0
+		for ; back < 20; back++ {
+			ok(t, devicelist.Publish(t.Context(), reader, list))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if l := listed(t, reader, "", omemo.V2); !l.Contains(7) {
+				t.Fatalf("the other device is gone: %v", l)
+			} else if l.Contains(own) {
+				break
+			}
+		}
+		if back == 0 || back > 10 {
+			t.Errorf("taken off %d times", back)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if l := listed(t, reader, "", omemo.V2); l.Contains(own) || !l.Contains(7) {
+			t.Errorf("at last: %v", l)
+		}
+	})
+}
+
+func listOf(v omemo.Version, id omemo.DeviceID) string {
+	return string(devicelist.List{Version: v, Devices: []devicelist.Device{{ID: id}}}.Element().AppendXML(nil))
 }
 
 func otherVersion(v omemo.Version) omemo.Version {
