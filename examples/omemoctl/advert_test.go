@@ -10,40 +10,25 @@ import (
 	"example.org/omellium/devicelist"
 	"example.org/omellium/middleware"
 	"example.org/omellium/omemo"
-	"example.org/omellium/omemo/sqlstore/sqlite"
 )
 
 // program runs a program with a configuration until it is connected, and stops it.
 func (s *site) program(c middleware.Config) omemo.Address {
 	s.t.Helper()
-	store, err := sqlite.Open(s.t.Context(), s.db, romeo)
-	ok(s.t, err)
-	defer store.Close()
-	c.Store = store
-	om, err := middleware.New(s.t.Context(), c)
-	ok(s.t, err)
-	session, err := s.srv.Client(s.t.Context(), romeo, "secret")
-	ok(s.t, err)
-	_, err = om.Wrap(s.t.Context(), session)
-	ok(s.t, err)
-	om.Close()
-	own, err := om.Manager().Device(s.t.Context())
-	ok(s.t, err)
-	return own
+	s.online(c, nil, func(*omemo.Manager) bool { return true })
+	return s.bot()
 }
 
 // written returns what is written down in the store.
-func (s *site) written() omemo.Advert {
+func (s *site) written() (a omemo.Advert) {
 	s.t.Helper()
-	store, err := sqlite.Open(s.t.Context(), s.db, romeo)
-	ok(s.t, err)
-	defer store.Close()
-	m, err := omemo.NewManager(s.t.Context(), store, omemo.Options{})
-	ok(s.t, err)
-	a, written, err := m.Advert(s.t.Context())
-	if err != nil || !written {
-		s.t.Fatalf("written down: %+v, %t, %v", a, written, err)
-	}
+	s.between(func(m *omemo.Manager) {
+		var written bool
+		var err error
+		if a, written, err = m.Advert(s.t.Context()); err != nil || !written {
+			s.t.Fatalf("written down: %+v, %t, %v", a, written, err)
+		}
+	})
 	return a
 }
 

@@ -107,15 +107,12 @@ func TestMessagesAreLeftToTheProgram(t *testing.T) {
 				if code, _ := s.run(command...); code != exitOK {
 					t.Errorf("%q: exit code %d", command, code)
 				}
-				store, err := sqlite.Open(t.Context(), s.db, romeo)
-				ok(t, err)
-				m, err := omemo.NewManager(t.Context(), store, omemo.Options{})
-				ok(t, err)
-				inbox, journal := rows(t, m)
-				if len(inbox) != c.inbox || journal != c.journal || len(inbox) > 0 && (inbox[0].Attempts > 0 || inbox[0].Dead) {
-					t.Errorf("%q: %d in the inbox, %d in the journal", command, len(inbox), journal)
-				}
-				ok(t, store.Close())
+				s.between(func(m *omemo.Manager) {
+					inbox, journal := rows(t, m)
+					if len(inbox) != c.inbox || journal != c.journal || len(inbox) > 0 && (inbox[0].Attempts > 0 || inbox[0].Dead) {
+						t.Errorf("%q: %d in the inbox, %d in the journal", command, len(inbox), journal)
+					}
+				})
 			}
 			// At last it is handled, once.
 			read := make(chan string, 10)

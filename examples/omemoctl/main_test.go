@@ -79,16 +79,25 @@ func (s *site) pipe(in string, args ...string) (int, string) {
 	return code, out.String()
 }
 
-// bot has the store made by a program that is stopped again.
-func (s *site) bot() omemo.Address {
+// between opens the store, which is made if there is none, while no program has it.
+func (s *site) between(do func(m *omemo.Manager)) {
 	s.t.Helper()
 	store, err := sqlite.Open(s.t.Context(), s.db, romeo)
 	ok(s.t, err)
-	defer store.Close()
+	defer func() { ok(s.t, store.Close()) }()
 	m, err := omemo.NewManager(s.t.Context(), store, omemo.Options{})
 	ok(s.t, err)
-	own, err := m.Device(s.t.Context())
-	ok(s.t, err)
+	do(m)
+}
+
+// bot has the store made by a program that is stopped again, and returns the device.
+func (s *site) bot() (own omemo.Address) {
+	s.t.Helper()
+	s.between(func(m *omemo.Manager) {
+		var err error
+		own, err = m.Device(s.t.Context())
+		ok(s.t, err)
+	})
 	return own
 }
 

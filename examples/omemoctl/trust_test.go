@@ -12,7 +12,6 @@ import (
 
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/memstore"
-	"example.org/omellium/omemo/sqlstore/sqlite"
 	"example.org/omellium/omemo/verify"
 )
 
@@ -50,13 +49,10 @@ func (s *site) presents(account string, id omemo.DeviceID) (omemo.Fingerprint, o
 	if id != 0 {
 		b.Owner.Device = id
 	}
-	store, err := sqlite.Open(s.t.Context(), s.db, romeo)
-	ok(s.t, err)
-	defer store.Close()
-	m, err := omemo.NewManager(s.t.Context(), store, omemo.Options{})
-	ok(s.t, err)
-	_, err = m.Compare(s.t.Context(), b)
-	ok(s.t, err)
+	s.between(func(m *omemo.Manager) {
+		_, err := m.Compare(s.t.Context(), b)
+		ok(s.t, err)
+	})
 	f, err := other.Fingerprint(s.t.Context())
 	ok(s.t, err)
 	return f, b.Owner.Device
