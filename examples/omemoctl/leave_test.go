@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"encoding/xml"
 
 	"example.org/omellium/middleware"
+	"example.org/omellium/middleware/xmpptest"
 	"example.org/omellium/omemo"
 	"example.org/omellium/omemo/sqlstore/sqlite"
 )
@@ -43,7 +46,14 @@ func (s *site) online(c middleware.Config, handler xmpp.Handler, until func(m *o
 			_ = session.Serve(handler)
 		}()
 	}
+	since := len(s.srv.Wire())
 	ok(s.t, session.Send(s.t.Context(), xmppstanza.Presence{}.Wrap(nil)))
+	// The server has it when it asks what we can do: what is said before is lost.
+	s.await(func() bool {
+		return slices.ContainsFunc(s.srv.Wire()[since:], func(x xmpptest.Stanza) bool {
+			return x.Session == session.LocalAddr().String() && x.Direction == xmpptest.ToClient && bytes.Contains(x.XML, []byte("disco#info"))
+		})
+	})
 	s.await(func() bool { return until(om.Manager()) })
 	om.Close()
 	<-served
