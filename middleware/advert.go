@@ -32,6 +32,11 @@ func (l *link) advertise(ctx context.Context, v omemo.Version, list ownList) err
 	return l.withdraw(ctx, v, err)
 }
 
+// publications is how often a bundle is published until what can be read is what was
+// published: the first may be followed by one that we wrote before our last
+// connection broke, and that the server has got to only now.
+const publications = 2
+
 // publishBundle publishes our bundle, unless the one on the server is the same,
 // and reads it back. The node is put right before, so that publishing does not
 // remove the bundles of our other devices, and looked at afterwards.
@@ -64,7 +69,7 @@ func (l *link) publishBundle(ctx context.Context, v omemo.Version, list deviceli
 		if err != nil && !errors.Is(err, pep.ErrNone) && !errors.Is(err, bundle.ErrMalformed) {
 			return err
 		}
-		if attempt > 0 {
+		if attempt == publications {
 			return fmt.Errorf("%w: %s bundle", ErrReadBack, v)
 		}
 		if err := bundle.Publish(ctx, l, ours); err != nil {

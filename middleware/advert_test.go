@@ -219,6 +219,28 @@ func TestReadBackDiffers(t *testing.T) {
 	}
 }
 
+// What a connection before this one has published last can come to the server after
+// what this one publishes.
+func TestLatePublication(t *testing.T) {
+	t.Parallel()
+	srv := network(t, romeo)
+	published := regexp.MustCompile(`^<iq[^>]*><pubsub[^>]*><publish node=.(urn:xmpp:omemo:2:bundles|eu.siacs.conversations.axolotl.bundles:)`)
+	keyID := regexp.MustCompile(`(<pk id=.|preKeyId=.)100(.)`)
+	late := make(map[string]bool)
+	srv.SetFilter(func(_ context.Context, s xmpptest.Stanza) [][]byte {
+		node := published.FindSubmatch(s.XML)
+		if s.Direction != xmpptest.FromClient || node == nil || late[string(node[1])] {
+			return [][]byte{s.XML}
+		}
+		late[string(node[1])] = true
+		return [][]byte{s.XML, keyID.ReplaceAll(s.XML, []byte("${1}99999$2"))}
+	})
+	p := connected(t, srv, romeo, middleware.Config{})
+	if n := p.count(middleware.Withdrawn); len(late) != 2 || n != 0 {
+		t.Errorf("of %d versions that something came late in, %d were withdrawn", len(late), n)
+	}
+}
+
 func TestProgressOfTheFirstPublication(t *testing.T) {
 	t.Parallel()
 	srv := network(t, romeo)

@@ -143,10 +143,10 @@ func (d *simDevice) doom(turn int) {
 	}
 }
 
-// revive has the program not die any more.
+// revive has the program not die any more; next looks whether it did before.
 func (d *simDevice) revive() {
-	d.next()
 	d.m.disarm()
+	d.next()
 }
 
 // retire ends the program in order.
