@@ -191,15 +191,13 @@ func (b *echobot) kill() {
 	}
 }
 
-// awaitList waits until the bot has learnt of a device list of an account so
-// many times in this run.
-func (b *echobot) awaitList(t testing.TB, of string, times int) {
+// awaitResources waits until the bot is shown so many resources of an account. It asks
+// for the lists of one that has come before it writes to the account: an event need
+// not have told it (see AwaitDevice).
+func (b *echobot) awaitResources(t testing.TB, of string, n int) {
 	t.Helper()
-	if !lab.Until(deadline, func() bool {
-		text, err := os.ReadFile(b.log)
-		return err == nil && strings.Count(string(text), `event="list changed" account=`+of+` `) >= times
-	}) {
-		t.Fatalf("the bot has not learnt of %d lists of %s", times, of)
+	if !lab.Until(deadline, func() bool { return b.server.Present(b.server.Tap(t), of, b.Account.JID) >= n }) {
+		t.Fatalf("the bot was not shown %d resources of %s", n, of)
 	}
 }
 

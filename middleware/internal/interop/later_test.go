@@ -95,7 +95,7 @@ func TestLaterDeviceWithEchobot(t *testing.T) {
 		expect(t, first, account.JID, bodies[:1])
 
 		second := python{lab.Python(t, s, user, lab.PythonOptions{Versions: versions})}
-		bot.awaitList(t, user.JID, 2)
+		bot.awaitResources(t, user.JID, 2)
 		sendAll(t, first, account.JID, bodies[1:])
 		expect(t, first, account.JID, bodies)
 		expect(t, second, account.JID, bodies[1:])

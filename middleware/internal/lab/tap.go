@@ -20,9 +20,11 @@ func (s *Server) Tap(t testing.TB) string {
 
 // What is looked for in a tap, as both servers write it.
 var (
-	message   = regexp.MustCompile(`<message [^>]*>`)
-	messageID = regexp.MustCompile(` id='([^']*)'`)
-	exchange  = regexp.MustCompile(`<key [^>]*(prekey|kex)='(true|1)'`)
+	message    = regexp.MustCompile(`<message [^>]*>`)
+	presence   = regexp.MustCompile(`<presence [^>]*>`)
+	stanzaFrom = regexp.MustCompile(` from='([^']*)'`)
+	messageID  = regexp.MustCompile(` id='([^']*)'`)
+	exchange   = regexp.MustCompile(`<key [^>]*(prekey|kex)='(true|1)'`)
 )
 
 // Encrypted counts the messages from an address, bare or with any resource, that the
@@ -32,6 +34,25 @@ func (s *Server) Encrypted(tap, from string) int { return s.leaving(tap, from, e
 
 // KeyExchanges counts those that carry a key exchange, with content or without.
 func (s *Server) KeyExchanges(tap, from string) int { return s.leaving(tap, from, keyExchange) }
+
+// Present counts the resources of an account whose presence the tap shows on its way
+// to a client of another: it has it before whatever is sent to it later.
+func (s *Server) Present(tap, of, to string) int {
+	resources := make(map[string]bool)
+	outgoing := s.backend.outgoing()
+	for line := range strings.Lines(tap) {
+		if !strings.Contains(line, outgoing) {
+			continue
+		}
+		for _, tag := range presence.FindAllString(line, -1) {
+			from := stanzaFrom.FindStringSubmatch(tag)
+			if from != nil && strings.HasPrefix(from[1], of+"/") && strings.Contains(tag, " to='"+to) && !strings.Contains(tag, " type='") {
+				resources[from[1]] = true
+			}
+		}
+	}
+	return len(resources)
+}
 
 func encrypted(line string) bool {
 	return strings.Contains(line, "<encrypted") && strings.Contains(line, "<payload")
