@@ -2,10 +2,8 @@ package middleware
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"example.org/omellium/devicelist"
 	"example.org/omellium/omemo"
@@ -169,6 +167,7 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 	k := listKey{l.account(change.Account), change.List.Version}
 	if change.Refetch {
 		l.directory.doubt(k)
+		signal(l.wake)
 		return
 	}
 	if err := l.directory.set(ctx, k, change.List, true); err != nil {
@@ -177,12 +176,10 @@ func (l *link) listEvent(ctx context.Context, e *stanza.Element) {
 	}
 	if k.account == l.m.own.JID {
 		l.overlap.event(l.directory.heard(k), change.List)
-		switch listed := change.List.Contains(l.m.own.Device()); {
-		case !listed:
+		if !change.List.Contains(l.m.own.Device()) {
 			l.directory.doubt(k)
-		case errors.Is(l.m.Withdrawn(k.version), ErrPurged):
-			l.leaving.note(k.version, time.Time{})
 		}
+		l.seenOn(change.List)
 	}
 	signal(l.wake) // a device that lists both versions now may be owed an invitation
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.org/omellium/bundle"
+	"example.org/omellium/devicelist"
 	"example.org/omellium/omemo"
 )
 
@@ -29,11 +30,14 @@ func (n *leaving) note(v omemo.Version, tried time.Time) {
 	n.tried[v] = tried
 }
 
-// left notes that our device is off the list.
-func (n *leaving) left(v omemo.Version) {
+// left notes that our device is off the list, unless something was heard of it since
+// that was tried.
+func (n *leaving) left(v omemo.Version, tried time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(n.tried, v)
+	if n.tried[v].Equal(tried) {
+		delete(n.tried, v)
+	}
 }
 
 // due reports whether it is time to try.
@@ -48,15 +52,25 @@ func (n *leaving) due(v omemo.Version) bool {
 // be done now, the worker tries again.
 func (l *link) unserve(ctx context.Context, v omemo.Version) error {
 	l.endVersion(v)
-	l.leaving.note(v, time.Now())
+	tried := time.Now()
+	l.leaving.note(v, tried)
 	if err := l.unlist(ctx, v, l.m.own.Device()); err != nil {
 		return err
 	}
 	if err := bundle.Retract(ctx, l, v, l.m.own.Device()); err != nil {
 		return err
 	}
-	l.leaving.left(v)
+	l.leaving.left(v, tried)
 	return nil
+}
+
+// seenOn has the worker take our device off a list on which it stands although the
+// version is not served any more.
+func (l *link) seenOn(list devicelist.List) {
+	if errors.Is(l.m.Withdrawn(list.Version), ErrPurged) && list.Contains(l.m.own.Device()) {
+		l.leaving.note(list.Version, time.Time{})
+		signal(l.wake)
+	}
 }
 
 // leave takes our device off the list of a version that is not served any more, if it

@@ -34,15 +34,32 @@ type ownList struct {
 }
 
 // ownList fetches our own list of a version; none is an empty one. One that the
-// server does not let us see is an error: what we publish takes its place.
+// server does not let us see is an error: what we publish takes its place. So is one
+// that it says nothing about, ErrSilent: Prosody does not answer if what it has
+// stored cannot be read.
 func (l *link) ownList(ctx context.Context, v omemo.Version) (ownList, error) {
 	own := ownList{heard: l.directory.heard(listKey{l.m.own.JID, v})}
-	var err error
-	if own.List, err = devicelist.Fetch(ctx, l, "", v); err != nil && !errors.Is(err, pep.ErrNone) {
+	err := l.answered(ctx, func(ctx context.Context) (err error) {
+		own.List, err = devicelist.Fetch(ctx, l, "", v)
+		return err
+	})
+	if err != nil && !errors.Is(err, pep.ErrNone) {
 		return own, err
 	}
 	own.Version = v
 	return own, nil
+}
+
+// answered asks the server for something of our own. If it says nothing, the error is
+// ErrSilent.
+func (l *link) answered(ctx context.Context, ask func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, l.m.config.FetchTimeout)
+	defer cancel()
+	err := ask(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return ErrSilent
+	}
+	return err
 }
 
 // ids returns the devices of a list in the order of their ids.

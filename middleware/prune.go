@@ -47,7 +47,10 @@ func (m *Middleware) Prune(ctx context.Context, olderThan time.Duration, dryRun 
 // heard of, in whichever version, before a time.
 func (l *link) staleOwn(ctx context.Context, before time.Time) ([]omemo.Device, error) {
 	for _, v := range omemo.Versions() {
-		if err := l.directory.fetch(ctx, listKey{l.m.own.JID, v}); err != nil {
+		err := l.answered(ctx, func(ctx context.Context) error {
+			return l.directory.fetch(ctx, listKey{l.m.own.JID, v})
+		})
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -66,6 +66,7 @@ func (l *link) reannounceIn(ctx context.Context, v omemo.Version) error {
 		}
 		if err == nil {
 			l.overlap.settled(list)
+			l.seenOn(list.List)
 		}
 		return err
 	}

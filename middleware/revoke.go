@@ -73,7 +73,11 @@ func (l *link) keysOf(ctx context.Context, id omemo.DeviceID) ([]omemo.Fingerpri
 		}
 	}
 	for _, v := range omemo.Versions() {
-		b, err := bundle.Fetch(ctx, l, omemo.Address{Device: id}, v)
+		var b omemo.Bundle
+		err := l.answered(ctx, func(ctx context.Context) (err error) {
+			b, err = bundle.Fetch(ctx, l, omemo.Address{Device: id}, v)
+			return err
+		})
 		if errors.Is(err, pep.ErrNone) || errors.Is(err, bundle.ErrMalformed) {
 			continue // nobody can encrypt to it
 		}

@@ -58,7 +58,9 @@ func (l *link) advertiseAll(ctx context.Context, lists map[omemo.Version]ownList
 		case unread[v] != nil:
 			l.leaving.note(v, time.Now())
 		case lists[v].Contains(l.m.own.Device()):
-			err = l.unserve(ctx, v)
+			if err = l.unserve(ctx, v); isVerdict(err) {
+				err = nil // the worker tries again
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrNotReady, v, err)
@@ -101,7 +103,7 @@ func (l *link) claim(ctx context.Context, lists map[omemo.Version]ownList) error
 	}
 	var unread error
 	for _, v := range omemo.Versions() {
-		b, err := bundle.Fetch(ctx, l, l.own(), v)
+		b, err := l.ownBundle(ctx, v)
 		switch {
 		case errors.Is(err, pep.ErrNone), errors.Is(err, bundle.ErrMalformed):
 			continue
@@ -136,7 +138,7 @@ func (l *link) checkRollback(ctx context.Context) error {
 	}
 	var published []*omemo.Bundle
 	for _, v := range omemo.Versions() {
-		b, err := bundle.Fetch(ctx, l, l.own(), v)
+		b, err := l.ownBundle(ctx, v)
 		if err != nil {
 			// Publishing will show what is wrong, and nothing takes the place of what
 			// could not be read before it was compared: see publishBundle.
@@ -172,6 +174,15 @@ func (l *link) compareLate(ctx context.Context, b *omemo.Bundle) error {
 		delete(l.uncompared, b.Version)
 	}
 	return err
+}
+
+// ownBundle fetches our own bundle of a version, as strangers get it.
+func (l *link) ownBundle(ctx context.Context, v omemo.Version) (b omemo.Bundle, err error) {
+	err = l.answered(ctx, func(ctx context.Context) (err error) {
+		b, err = bundle.Fetch(ctx, l, l.own(), v)
+		return err
+	})
+	return b, err
 }
 
 // own returns our own address as servers are asked about it.

@@ -20,26 +20,31 @@ var (
 	ErrItemLimit = errors.New("middleware: server does not keep the bundles of all devices")
 	// ErrReadBack: what can be read is not what was published.
 	ErrReadBack = errors.New("middleware: what was published is not what can be read")
+	// ErrSilent: the server does not say what is published.
+	ErrSilent = errors.New("middleware: server does not answer")
 )
 
-// isVerdict reports whether the server has spoken, as opposed to the connection
-// having failed.
+// isVerdict reports whether the server has spoken, or will not speak, as opposed to
+// the connection having failed.
 func isVerdict(err error) bool {
 	_, refused := errors.AsType[*pep.Error](err)
-	for _, reason := range []error{ErrAccessModel, ErrItemLimit, ErrReadBack, pep.ErrNone, bundle.ErrMalformed, devicelist.ErrMalformed, devicelist.ErrTooLarge} {
+	for _, reason := range []error{ErrAccessModel, ErrItemLimit, ErrReadBack, ErrSilent, pep.ErrNone, bundle.ErrMalformed, devicelist.ErrMalformed, devicelist.ErrTooLarge} {
 		refused = refused || errors.Is(err, reason)
 	}
 	return refused
 }
 
 // withdraw takes our device off the list of a version. The bundle stays owed, so
-// that it is tried again.
+// that it is tried again. From a list that the server says nothing about it is not
+// taken: if it answers after all, we are to stay.
 func (l *link) withdraw(ctx context.Context, v omemo.Version, reason error) error {
 	if err := l.m.manager.Owe(ctx, omemo.OwedID{Kind: omemo.OwedBundle, Peer: omemo.Peer{Version: v}}); err != nil {
 		return err
 	}
-	if err := l.unlist(ctx, v, l.m.own.Device()); err != nil && !isVerdict(err) {
-		return err
+	if !errors.Is(reason, ErrSilent) {
+		if err := l.unlist(ctx, v, l.m.own.Device()); err != nil && !isVerdict(err) {
+			return err
+		}
 	}
 	if l.m.setWithdrawn(v, reason) {
 		l.m.emit(Event{Kind: Withdrawn, Version: v, Err: reason})
