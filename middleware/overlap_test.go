@@ -24,16 +24,21 @@ func TestListOfAnotherIsNotOverwritten(t *testing.T) {
 			name string
 			// what the other publishes beforehand, and then in between; 0 is our device
 			before, between, want []omemo.DeviceID
-			revoke                bool
+			revoke, leave         bool
 		}{
-			{"while we put ourselves back", []omemo.DeviceID{7}, []omemo.DeviceID{7, 9}, []omemo.DeviceID{7, 9, 0}, false},
-			{"with us, while we put ourselves back", []omemo.DeviceID{7}, []omemo.DeviceID{0, 9}, []omemo.DeviceID{9, 0}, false},
-			{"while we revoke a device", []omemo.DeviceID{0, 7}, []omemo.DeviceID{7, 0, 9}, []omemo.DeviceID{9, 0}, true},
+			{"while we put ourselves back", []omemo.DeviceID{7}, []omemo.DeviceID{7, 9}, []omemo.DeviceID{7, 9, 0}, false, false},
+			{"with us, while we put ourselves back", []omemo.DeviceID{7}, []omemo.DeviceID{0, 9}, []omemo.DeviceID{9, 0}, false, false},
+			{"while we revoke a device", []omemo.DeviceID{0, 7}, []omemo.DeviceID{7, 0, 9}, []omemo.DeviceID{9, 0}, true, false},
+			{"while we leave the version", []omemo.DeviceID{0, 7}, []omemo.DeviceID{7, 0, 9}, []omemo.DeviceID{7, 9}, false, true},
 		} {
 			t.Run(fmt.Sprint(v, " ", c.name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					srv := network(t, romeo)
-					p := load(t, romeo, middleware.Config{})
+					config := middleware.Config{}
+					if c.leave {
+						config.Versions = []omemo.Version{otherVersion(v)}
+					}
+					p := load(t, romeo, config)
 					own := device(t, p)
 					payload := func(ids []omemo.DeviceID) string {
 						list := devicelist.List{Version: v}
@@ -80,6 +85,9 @@ func TestListOfAnotherIsNotOverwritten(t *testing.T) {
 					}
 					if c.revoke && found.Contains(7) {
 						t.Errorf("what was revoked is back: %v", found)
+					}
+					if c.leave && found.Contains(own) {
+						t.Errorf("we are not gone: %v", found)
 					}
 					// It is not a quarrel: nobody publishes any more.
 					before := publications.Load()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"example.org/omellium/omemo"
@@ -57,18 +58,14 @@ func (l *link) reannounceIn(ctx context.Context, v omemo.Version) error {
 	}
 	list, err := l.ownList(ctx, v)
 	if l.m.Withdrawn(v) != nil {
-		switch {
-		case isVerdict(err): // as before
+		if isVerdict(err) { // as before
 			l.directory.postpone(k)
 			return nil
-		case err == nil:
-			err = l.keepList(ctx, list)
 		}
-		if err == nil {
-			l.overlap.settled(list)
-			l.seenOn(list.List)
+		if err != nil {
+			return err
 		}
-		return err
+		return l.lookAtWithdrawn(ctx, list)
 	}
 	if err != nil {
 		return err
@@ -99,5 +96,26 @@ func (l *link) reannounceIn(ctx context.Context, v omemo.Version) error {
 	if missing {
 		l.m.emit(Event{Kind: OwnDeviceRemoved, Version: v})
 	}
+	return nil
+}
+
+// lookAtWithdrawn takes over the list of a version that is withdrawn. We do not
+// belong there, but those do that our leaving may have taken off.
+func (l *link) lookAtWithdrawn(ctx context.Context, list ownList) error {
+	if lost := l.overlap.lost(list); len(lost) > 0 {
+		whole := list
+		whole.Devices = append(slices.Clip(list.Devices), lost...)
+		switch err := l.publishOwn(ctx, whole, l.m.own.Device()); {
+		case err == nil:
+			list = whole
+		case !isVerdict(err): // else they have to put themselves back
+			return err
+		}
+	}
+	if err := l.keepList(ctx, list); err != nil {
+		return err
+	}
+	l.overlap.settled(list)
+	l.seenOn(list.List)
 	return nil
 }
