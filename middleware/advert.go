@@ -56,7 +56,7 @@ func (l *link) publishBundle(ctx context.Context, v omemo.Version, list deviceli
 		return err
 	}
 	for attempt := 0; ; attempt++ {
-		theirs, err := l.ownBundle(ctx, v)
+		theirs, err := l.ownBundle(ctx, l.m.own.Device(), v)
 		if err == nil {
 			theirs.Owner = ours.Owner
 			if err := l.compareLate(ctx, &theirs); err != nil {

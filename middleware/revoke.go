@@ -73,11 +73,7 @@ func (l *link) keysOf(ctx context.Context, id omemo.DeviceID) ([]omemo.Fingerpri
 		}
 	}
 	for _, v := range omemo.Versions() {
-		var b omemo.Bundle
-		err := l.answered(ctx, func(ctx context.Context) (err error) {
-			b, err = bundle.Fetch(ctx, l, omemo.Address{Device: id}, v)
-			return err
-		})
+		b, err := l.ownBundle(ctx, id, v)
 		if errors.Is(err, pep.ErrNone) || errors.Is(err, bundle.ErrMalformed) {
 			continue // nobody can encrypt to it
 		}

@@ -103,7 +103,7 @@ func (l *link) claim(ctx context.Context, lists map[omemo.Version]ownList) error
 	}
 	var unread error
 	for _, v := range omemo.Versions() {
-		b, err := l.ownBundle(ctx, v)
+		b, err := l.ownBundle(ctx, l.m.own.Device(), v)
 		switch {
 		case errors.Is(err, pep.ErrNone), errors.Is(err, bundle.ErrMalformed):
 			continue
@@ -138,7 +138,7 @@ func (l *link) checkRollback(ctx context.Context) error {
 	}
 	var published []*omemo.Bundle
 	for _, v := range omemo.Versions() {
-		b, err := l.ownBundle(ctx, v)
+		b, err := l.ownBundle(ctx, l.m.own.Device(), v)
 		if err != nil {
 			// Publishing will show what is wrong, and nothing takes the place of what
 			// could not be read before it was compared: see publishBundle.
@@ -176,17 +176,14 @@ func (l *link) compareLate(ctx context.Context, b *omemo.Bundle) error {
 	return err
 }
 
-// ownBundle fetches our own bundle of a version, as strangers get it.
-func (l *link) ownBundle(ctx context.Context, v omemo.Version) (b omemo.Bundle, err error) {
+// ownBundle fetches the bundle of a device of our own account, as strangers get it.
+func (l *link) ownBundle(ctx context.Context, id omemo.DeviceID, v omemo.Version) (b omemo.Bundle, err error) {
 	err = l.answered(ctx, func(ctx context.Context) (err error) {
-		b, err = bundle.Fetch(ctx, l, l.own(), v)
+		b, err = bundle.Fetch(ctx, l, omemo.Address{Device: id}, v)
 		return err
 	})
 	return b, err
 }
-
-// own returns our own address as servers are asked about it.
-func (l *link) own() omemo.Address { return omemo.Address{Device: l.m.own.Device()} }
 
 // limiter allows something so often within a time.
 type limiter struct {

@@ -28,17 +28,10 @@ type slot struct {
 
 // list returns the sessions with a peer that were loaded before.
 func (u *unit) list(p Peer) []*Session {
-	list, _ := u.cached(p)
-	return list
-}
-
-// cached returns the sessions with a peer; ok is false if they were not loaded.
-func (u *unit) cached(p Peer) (list []*Session, ok bool) {
-	committed, ok := u.Manager.sessions[p]
-	if !ok {
-		return nil, false
+	if s := u.Manager.sessions[p]; s != nil {
+		return u.of(s)
 	}
-	return u.of(committed), true
+	return nil
 }
 
 // of returns the sessions in a slot.
